@@ -1,0 +1,90 @@
+"""Every error a user can meet, each with its exit code.
+
+An error prints as one line: what happened, why, and what to do next, with the log's path where there is
+one. Exit codes: 0 done, 1 the tool failed, 2 usage, 3 the verdict is a change (only when asked for),
+4 inconclusive, 130 interrupted with its state kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INCONCLUSIVE = 4
+EXIT_INTERRUPTED = 130
+
+
+class ToolError(Exception):
+    """Base of all of them. ``what``, ``why`` and ``remedy`` are plain clauses without a final stop."""
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, what: str, why: str = "", remedy: str = "", log: Path | None = None) -> None:
+        self.what = what
+        self.why = why
+        self.remedy = remedy
+        self.log = log
+        super().__init__(self.line())
+
+    def line(self) -> str:
+        """The one line to print, without the leading ``error:``."""
+        text = " ".join(self.what.split())
+        if self.why:
+            text += ": " + " ".join(self.why.split())
+        if self.remedy:
+            text += "; " + " ".join(self.remedy.split())
+        if self.log is not None:
+            text += f" (log: {self.log})"
+        return text
+
+
+class UsageProblem(ToolError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = EXIT_USAGE
+
+
+class UnknownRelease(UsageProblem):
+    """No wheel of that version for this platform, Python and backend."""
+
+
+class NoSuchSession(UsageProblem):
+    """``report`` or ``--resume`` names a session that is not in the ledger."""
+
+
+class IndexUnreachable(ToolError):
+    """The package index did not answer."""
+
+
+class EnvironmentBroken(ToolError):
+    """An environment could not be made, or what is in it does not import."""
+
+
+class DiskFull(ToolError):
+    """The file system that holds ``builds/`` has no room left."""
+
+
+class LedgerDamaged(ToolError):
+    """A ledger that cannot be read, apart from a last line cut short, which is repaired."""
+
+
+class RunFailed(ToolError):
+    """A repro process failed: non-zero exit, no ``end`` line, time-out, killed, wrong MLX."""
+
+
+class ToolMissing(ToolError):
+    """A program this command needs is not on the machine."""
+
+
+class Inconclusive(ToolError):
+    """The work was done and answers neither yes nor no."""
+
+    exit_code = EXIT_INCONCLUSIVE
+
+
+class Interrupted(ToolError):
+    """Ctrl-C or SIGTERM: what was measured is kept."""
+
+    exit_code = EXIT_INTERRUPTED

@@ -1,0 +1,1 @@
+"""Records and analysis to markdown, CSV and JSON. Pure as well."""

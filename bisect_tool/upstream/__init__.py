@@ -1,0 +1,1 @@
+"""What can be measured: releases now; the git repository and pull requests join them."""
