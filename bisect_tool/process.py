@@ -95,14 +95,16 @@ def run(
     channel: Callable[[bytes], None] | None = None,
     channel_args: Callable[[int], Sequence[str]] = lambda fd: (str(fd),),
     on_start: Callable[[int], None] | None = None,
+    on_stdout: Callable[[bytes], None] | None = None,
 ) -> Finished:
     """Run a program to its end and say how it ended.
 
     ``timeout_s``: seconds of wall time. ``output_limit``: bytes over all its streams. ``log``: file that
     gets standard output and error as they come. ``channel``: called with each chunk the program writes to
     an extra file descriptor, whose number ``channel_args`` turns into more arguments. ``on_start`` is
-    called with the process id. Raises ``FileNotFoundError`` / ``PermissionError`` when the program cannot
-    be started; whatever ``channel`` or ``log`` raise ends the program first.
+    called with the process id, ``on_stdout`` with each chunk of standard output. Raises
+    ``FileNotFoundError`` / ``PermissionError`` when the program cannot be started; whatever a callback or
+    the log raises ends the program first.
     """
     args = [os.fspath(part) for part in argv]
     started = time.monotonic()
@@ -134,8 +136,8 @@ def run(
         stack.callback(child.stdout.close)
         stack.callback(child.stderr.close)
         out, err = _Tail(log_file), _Tail(log_file)
-        sinks: dict[int, Callable[[bytes], None]] = {
-            child.stdout.fileno(): out.write,
+        sinks: dict[int, Callable[[bytes], object]] = {
+            child.stdout.fileno(): _both(out.write, on_stdout),
             child.stderr.fileno(): err.write,
         }
         if channel is not None:
@@ -153,9 +155,22 @@ def run(
         )
 
 
+def _both(
+    first: Callable[[bytes], object], second: Callable[[bytes], object] | None
+) -> Callable[[bytes], object]:
+    if second is None:
+        return first
+
+    def feed(chunk: bytes) -> None:
+        first(chunk)
+        second(chunk)
+
+    return feed
+
+
 def _drain(
     child: subprocess.Popen[bytes],
-    sinks: dict[int, Callable[[bytes], None]],
+    sinks: dict[int, Callable[[bytes], object]],
     deadline: float,
     output_limit: int,
 ) -> tuple[bool, bool]:

@@ -430,19 +430,19 @@ class Sentinels:
         self.big = mx.random.normal((self.big_bytes // 4,))
         mx.eval(self.a, self.big)
 
-    def measure(self, rng: random.Random) -> dict:
-        """Seconds an op, as a slope over 1 to 3 independent ops; GB/s of reading and writing memory."""
+    def measure(self) -> dict:
+        """Seconds an op, the fastest of several evals of about 10 ms each; GB/s of reading and writing."""
         builders = {
             "arithmetic": lambda n: [self.a @ self.a for _ in range(n)],
             "bandwidth": lambda n: [self.big + float(i) for i in range(n)],
         }
         found = {}
         for name, build in builders.items():
-            start = time.perf_counter()
+            start, estimate = time.perf_counter(), math.inf
             while time.perf_counter() - start < self.warm_s:
-                timed_eval(*build(2))
-            times = {n: min(timed_eval(*build(n)) for _ in range(5)) for n in rng.sample([1, 2, 3], 3)}
-            found[name + "_s"] = theil_sen(sorted(times.items()))[0]
+                estimate = min(estimate, timed_eval(*build(2)) / 2)
+            n = max(1, min(40, round(0.01 / estimate)))
+            found[name + "_s"] = min(timed_eval(*build(n)) for _ in range(9)) / n
         found["gbps"] = 2 * self.big_bytes / found["bandwidth_s"] / 1e9
         clear_cache()
         return found
@@ -504,7 +504,7 @@ def run(args, out: Output) -> list[dict]:
     started = time.perf_counter()
     out.line("host", **host_line(args, on))
     sentinels = Sentinels(on != "cpu", mx.float16)
-    before = sentinels.measure(rng)
+    before = sentinels.measure()
     out.line("sentinel", when="before", **before)
     blocks = cells_of(args, rng)
     cells = len(blocks) * len(args.rows) * len(args.timing) + len(args.timing) + 1
@@ -529,7 +529,7 @@ def run(args, out: Output) -> list[dict]:
     if first_again is not None and not args.compat:
         first, again = first_again
         drift = {"case": first["case"], "change": again(clock.share())["time_s"] / first["time_s"] - 1}
-    after = sentinels.measure(rng)
+    after = sentinels.measure()
     out.line("sentinel", when="after", **after)
     out.line("end", drift=drift, wall_s=time.perf_counter() - started)
     return results

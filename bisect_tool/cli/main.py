@@ -1,0 +1,42 @@
+"""The command group. Commands are imported when they are used: `--help` must not wait for them."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from bisect_tool import __version__
+
+# Name -> one line for `--help`, so that listing the commands imports none of them.
+COMMANDS = {
+    "repro": "Measure MLX releases with the canonical repro of #3553, or a script of your own.",
+    "runs": "List the sessions in the ledger.",
+    "report": "Print a session again, from its records alone.",
+    "doctor": "Say what on this host would spoil a measurement or a build.",
+}
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"bisect_tool.cli.{name}").command
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bisect_tool")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Reproduce an MLX performance issue and print a table that can be pasted into a GitHub issue.
+
+    Nothing is ever posted anywhere.
+    """

@@ -1,0 +1,123 @@
+"""`bisect_tool repro`: measure releases with the canonical repro, or with a script of the user's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bisect_tool.cli.options import builds_option, duration, percent
+from bisect_tool.paths import builds_folder
+
+# Handed on to the canonical repro as they are; it says what it makes of them.
+CASE_OPTIONS = ("preset", "rows", "bits", "group_size", "quant", "dtype", "timing", "cache")
+
+
+@click.command("repro", context_settings={"ignore_unknown_options": False})
+@click.argument("revisions", nargs=-1, metavar="[REVISION]... [-- SCRIPT_ARGS]...")
+@click.option("--shape", "shapes", multiple=True, metavar="KxN[xB]", help="Repeatable; instead of a preset.")
+@click.option("--preset", help="issue, small or verify  [default: issue on a GPU, small on a CPU]")
+@click.option("--rows", metavar="1-4,6,8", help="Values of M  [default: 1-4]")
+@click.option("--bits", metavar="N,N", help="2, 3, 4, 5, 6, 8  [default: 4]")
+@click.option("--group-size", metavar="N", help="[default: 64, or what the mode has]")
+@click.option("--quant", metavar="NAMES", help="affine, mxfp4, mxfp8, nvfp4  [default: affine]")
+@click.option("--dtype", metavar="NAMES", help="float16, bfloat16, float32  [default: float16]")
+@click.option("--timing", metavar="NAMES", help="chain, throughput, percall  [default: chain]")
+@click.option("--cache", metavar="NAMES", help="hot, cold  [default: hot]")
+@click.option("--compat", is_flag=True, help="#3553's own lines, measured its way.")
+@click.option(
+    "--script",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A script of your own in place of the canonical repro; its arguments follow --.",
+)
+@click.option(
+    "--backend", type=click.Choice(["metal", "cuda12", "cuda13", "cpu"]), help="[default: found out]"
+)
+@click.option(
+    "--python", metavar="VERSION|PATH", help="Python of the environments  [default: the tool's own]"
+)
+@click.option(
+    "--env", "env_options", multiple=True, metavar="NAME[=VALUE]", help="Pass a variable to the repro."
+)
+@click.option("--budget", type=duration, default="4m", show_default=True, help="Measuring time, all rounds.")
+@click.option("--run-budget", type=duration, help="One process's measuring time  [default: the repro's own]")
+@click.option(
+    "--width", type=percent, default="0.75%", show_default=True, help="Stop at intervals of ± this."
+)
+@click.option("--rounds", type=click.IntRange(min=1), help="Exactly so many, instead of stopping by width.")
+@click.option("--timeout", type=duration, default="10m", show_default=True, help="Of one process.")
+@click.option("--seed", type=int, help="Of the orders and the values  [default: random, recorded]")
+@click.option("--resume", is_flag=True, help="Go on with the last unfinished session of this same command.")
+@click.option("--json", "as_json", is_flag=True, help="The same content as data.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@builds_option
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> int:
+    """Measure each REVISION, a released version such as 0.32.4 (the newest when none is given; settings may
+    follow: 0.32.4,MLX_METAL_GPU_ARCH=applegpu_g12s), as fresh processes in balanced, shuffled rounds, and
+    print a table that can be pasted.
+    """
+    from bisect_tool.cli.progress import Watch
+    from bisect_tool.cli.report import render
+    from bisect_tool.errors import EXIT_DONE, EXIT_INCONCLUSIVE
+    from bisect_tool.measuring import repro
+    from bisect_tool.reporting.report import enough
+
+    revisions, script_args = _split(ctx, options["revisions"], options["script"])
+    asked = repro.Request(
+        revisions=revisions,
+        script=options["script"],
+        script_args=script_args if options["script"] else _case_arguments(options),
+        backend=options["backend"],
+        python=options["python"],
+        env_options=options["env_options"],
+        budget_s=options["budget"],
+        width=options["width"],
+        rounds=options["rounds"],
+        timeout_s=options["timeout"],
+        seed=options["seed"],
+        form="json" if options["as_json"] else "compat" if options["compat"] else "markdown",
+        command=_typed(),
+    )
+    with Watch(options["quiet"]) as watch:
+        session = repro.measure(asked, builds_folder(options["builds"]), watch, resume=options["resume"])
+    click.echo(render(session.header, session.lines, asked.form))
+    failed = [line for line in session.lines if line["kind"] in ("failed-arm", "dropped")]
+    for line in failed:
+        click.echo(f"error: mlx {line['arm']}: {line['reason']}", err=True)
+    if failed:
+        return int(failed[0].get("exit_code", 1))
+    return EXIT_DONE if enough(session.lines) else EXIT_INCONCLUSIVE
+
+
+def _split(
+    ctx: click.Context, words: tuple[str, ...], script: Path | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What stands before and after ``--``. Click drops the dashes themselves, so they are counted back."""
+    typed = _typed()
+    if "--" not in typed:
+        return words, ()
+    after = tuple(typed[typed.index("--") + 1 :])
+    if script is None and after:
+        raise click.UsageError("arguments after -- go to a script of your own; give it with --script", ctx)
+    return words[: len(words) - len(after)], after
+
+
+def _typed() -> list[str]:
+    """The command line after the program's name: it is recorded, and printed under every table."""
+    return sys.argv[1:]
+
+
+def _case_arguments(options: dict[str, Any]) -> tuple[str, ...]:
+    """The canonical repro's arguments."""
+    words: list[str] = []
+    for shape in options["shapes"]:
+        words += ["--shape", shape]
+    for name in CASE_OPTIONS:
+        if options[name] is not None:
+            words += ["--" + name.replace("_", "-"), options[name]]
+    if options["run_budget"] is not None:
+        words += ["--budget", f"{options['run_budget']:g}"]
+    return tuple([*words, "--compat"] if options["compat"] else words)

@@ -1,0 +1,51 @@
+"""The environment variables a repro gets: an allow-list, so that tokens, keys and agents never reach it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bisect_tool.errors import UsageProblem
+
+# PATH and locale; scratch space; which SDK and device; MLX's own switches. Nothing else.
+_ALLOWED = re.compile(
+    r"PATH|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR"
+    r"|DEVELOPER_DIR|SDKROOT|MACOSX_DEPLOYMENT_TARGET|MTL_[A-Z_]+|METAL_[A-Z_]+"
+    r"|CUDA_(VISIBLE_DEVICES|HOME|PATH|DEVICE_ORDER|CACHE_PATH|CACHE_MAXSIZE|MODULE_LOADING)|NVIDIA_[A-Z_]+"
+    r"|OMP_NUM_THREADS|OPENBLAS_NUM_THREADS|VECLIB_MAXIMUM_THREADS"
+    r"|MLX_[A-Z0-9_]+"
+)
+
+
+def child_environment(
+    home: Path, extra: Sequence[tuple[str, str]] = (), source: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The allowed variables of ``source`` (default: ours), a private HOME, and ``extra`` on top."""
+    given = os.environ if source is None else source
+    kept = {name: value for name, value in given.items() if _ALLOWED.fullmatch(name)}
+    kept.update(HOME=str(home), PYTHONNOUSERSITE="1", PYTHONUNBUFFERED="1")
+    kept.update(extra)
+    return kept
+
+
+def parse_env_options(options: Sequence[str]) -> list[tuple[str, str]]:
+    """``--env NAME`` passes a variable on, ``--env NAME=VALUE`` sets one. Raises UsageProblem."""
+    pairs = []
+    for option in options:
+        name, sign, value = option.partition("=")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise UsageProblem(f"--env {option!r} names no variable", remedy="give NAME or NAME=VALUE")
+        if not sign and name not in os.environ:
+            raise UsageProblem(
+                f"--env {name}: no such variable here", remedy=f"set it, or give --env {name}=VALUE"
+            )
+        pairs.append((name, value if sign else os.environ[name]))
+    return pairs
+
+
+def recorded(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of a run's environment belongs into the record: what can change a result, never a secret."""
+    keep = re.compile(r"(MLX|MTL|METAL|CUDA|NVIDIA|OMP|OPENBLAS|VECLIB)_.*")
+    return {name: value for name, value in sorted(environment.items()) if keep.fullmatch(name)}

@@ -1,0 +1,180 @@
+"""One run: a fresh process of a repro inside an environment, and the record of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bisect_tool import process
+from bisect_tool.building.environment import Environment
+from bisect_tool.errors import UsageProblem
+from bisect_tool.measuring import protocol
+from bisect_tool.paths import repro_script
+
+CANONICAL = "qmv_step.py"
+OUTPUT_LIMIT = 64 * 1024 * 1024  # bytes over all streams of a run
+
+
+@dataclass(frozen=True)
+class Script:
+    """What is run: the canonical repro (protocol v1 on a descriptor of its own), or a user's own script."""
+
+    path: Path
+    args: tuple[str, ...]
+    canonical: bool
+    sha256: str
+
+    @staticmethod
+    def load(path: Path | None, args: tuple[str, ...]) -> Script:
+        """``None``: the canonical repro. Raises UsageProblem when the file cannot be read."""
+        chosen = repro_script(CANONICAL) if path is None else path.resolve()
+        try:
+            digest = hashlib.sha256(chosen.read_bytes()).hexdigest()
+        except OSError as problem:
+            raise UsageProblem(f"cannot read the script {chosen}", str(problem.strerror)) from None
+        return Script(chosen, args, path is None, digest)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.path.name,
+            "args": list(self.args),
+            "canonical": self.canonical,
+            "sha256": self.sha256,
+        }
+
+
+def run_once(
+    environment: Environment,
+    script: Script,
+    *,
+    seed: int,
+    env: Mapping[str, str],
+    timeout_s: float,
+    log: Path,
+    running: Path,
+) -> dict[str, Any]:
+    """Run the script once; returns the record's own fields (outcome, reason, cases, metrics, …).
+
+    A run that fails is a record too, with ``outcome`` ``failed`` and its reason; nothing is raised for it.
+    ``running`` names the process group while it lives, so that a tool started later can end a leftover.
+    """
+    reader = protocol.Reader(only_json=True)  # what comes over the descriptor
+    spoken = protocol.Reader(only_json=False)  # what a user's script prints
+    if script.canonical:
+        argv: list[str] = [str(environment.python), "-s", str(script.path), *script.args, "--seed", str(seed)]
+
+        def channel_args(fd: int) -> list[str]:
+            return ["--json", str(fd)]
+    else:
+        argv = [str(environment.python), "-s", str(repro_script("attested.py"))]
+
+        def channel_args(fd: int) -> list[str]:
+            return [str(fd), str(script.path), *script.args]
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+
+    def on_start(pid: int) -> None:
+        running.write_text(json.dumps({"pid": pid, "started": time.time()}))
+
+    try:
+        done = process.run(
+            argv,
+            env=env,
+            cwd=environment.root if script.canonical else None,
+            timeout_s=timeout_s,
+            output_limit=OUTPUT_LIMIT,
+            log=log,
+            channel=reader.feed,
+            channel_args=channel_args,
+            on_start=on_start,
+            on_stdout=None if script.canonical else spoken.feed,
+        )
+    finally:
+        running.unlink(missing_ok=True)
+    said = reader.close()
+    if not script.canonical:
+        attest, said = said.attest, spoken.close()
+        said.attest = attest
+    outcome, reason = _judge(done, said, script, environment)
+    return {
+        "outcome": outcome,
+        "reason": reason,
+        "exit_code": done.returncode,
+        "wall_s": round(done.wall_s, 3),
+        "started": started,
+        "mlx": (said.host or said.attest or {}).get("mlx"),
+        "module": (said.host or said.attest or {}).get("module"),
+        "device": (said.host or {}).get("device", {}),
+        "pinned": (said.host or {}).get("pinned", {}),
+        "cases": said.cases,
+        "metrics": said.metrics,
+        "sentinels": said.sentinels,
+        "unsupported": said.unsupported,
+        "drift": (said.end or {}).get("drift"),
+        "log": log.name,
+    }
+
+
+def _judge(
+    done: process.Finished, said: protocol.Transcript, script: Script, environment: Environment
+) -> tuple[str, str]:
+    """Outcome (ok, good, bad, skip, failed) and its reason in one clause."""
+    if done.timed_out or done.output_exceeded or done.returncode < 0:
+        last = done.last_line()
+        return "failed", done.describe() + (f": {last}" if last and done.returncode < 0 else "")
+    wrong = wrong_mlx(said.host or said.attest, environment, required=script.canonical)
+    if wrong:
+        return "failed", wrong
+    if said.problem:
+        return "failed", said.problem
+    if script.canonical:
+        if done.returncode != 0:
+            return "failed", f"{done.describe()}: {done.last_line()}"
+        if said.end is None:
+            return "failed", "ended without its end line"
+        if not [line for line in said.cases if not line["case"].get("control")]:
+            reasons = {line["reason"] for line in said.unsupported} or {"it printed no case"}
+            return "failed", "no case could be measured: " + sorted(reasons)[0].splitlines()[0]
+        return "ok", ""
+    if said.metrics or said.cases:
+        return ("ok", "") if done.returncode == 0 else ("failed", f"{done.describe()}: {done.last_line()}")
+    outcome = protocol.outcome_of_exit(done.returncode)
+    return outcome, "" if outcome == "good" else f"{done.describe()}: {done.last_line()}".rstrip(": ")
+
+
+def wrong_mlx(said: Mapping[str, Any] | None, environment: Environment, *, required: bool) -> str:
+    """Why the MLX that ran is not the one asked for; empty when it is.
+
+    The version must be the environment's own, and the module and every mapped library of MLX must be files
+    inside the environment: a run path into another build would measure that build.
+    """
+    if said is None or said.get("module") is None:
+        return "did not say which mlx it ran on" if required else ""
+    if said.get("mlx") != environment.mlx_version:
+        return f"ran mlx {said.get('mlx')}, not {environment.mlx_version}"
+    inside = os.path.realpath(environment.root) + os.sep
+    for name in [said["module"], *said.get("libraries", [])]:
+        if not os.path.realpath(name).startswith(inside):
+            return f"loaded {name}, which is not of this environment"
+    return ""
+
+
+def end_leftover(running: Path) -> None:
+    """Kill a repro that outlived a tool killed hard, so that it cannot disturb what is measured next."""
+    import psutil
+
+    try:
+        said = json.loads(running.read_text())
+        alive = psutil.Process(said["pid"])
+        if abs(alive.create_time() - said["started"]) < 60:
+            process.kill_group(said["pid"])
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        pass
+    running.unlink(missing_ok=True)

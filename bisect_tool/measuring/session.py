@@ -1,0 +1,270 @@
+"""A session: rounds of fresh processes, one of each arm a round, until the answer is narrow enough.
+
+Everything it decides is read back from the ledger, so a session that was killed goes on where it stopped
+and measures nothing twice.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bisect_tool.analysis.rank import MIN_ROUNDS
+from bisect_tool.analysis.series import counted, widest
+from bisect_tool.building.environment import Environment
+from bisect_tool.measuring import child_env, ledger, schedule
+from bisect_tool.measuring.host import guard
+from bisect_tool.measuring.host.state import state
+from bisect_tool.measuring.run import Script, end_leftover, run_once
+from bisect_tool.measuring.steadiness import unsteady
+from bisect_tool.upstream.revision import Revision
+
+TRIES = 2  # an arm whose run fails this often in a row takes no further part
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A revision that takes part, with the environment it runs in."""
+
+    revision: Revision
+    environment: Environment
+    env: Mapping[str, str]  # what its processes get
+
+    @property
+    def label(self) -> str:
+        return self.revision.text
+
+
+@dataclass(frozen=True)
+class Settings:
+    """When to stop. ``width`` is a half-width as a share of the value; times are seconds."""
+
+    budget_s: float
+    width: float = 0.0075
+    rounds: int | None = None  # exactly so many, instead of stopping by width
+    timeout_s: float = 600.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "budget_s": self.budget_s,
+            "width": self.width,
+            "rounds": self.rounds,
+            "timeout_s": self.timeout_s,
+        }
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What listeners are told before each run and after each round."""
+
+    round: int  # from 1; rounds that count so far + 1
+    rounds: int  # how many there will be, as far as can be told
+    arm: str
+    left_s: float  # seconds to go, as far as can be told
+
+
+@dataclass
+class Listeners:
+    """Callbacks; each does nothing unless set."""
+
+    progress: Callable[[Progress], None] = lambda _p: None
+    remark: Callable[[str], None] = lambda _text: None
+
+
+@dataclass
+class Measuring:
+    """One session being measured. ``lines`` mirrors the ledger."""
+
+    book: ledger.Ledger
+    lines: list[ledger.Line]
+    arms: list[Arm]
+    script: Script
+    settings: Settings
+    seed: int
+    listeners: Listeners = field(default_factory=Listeners)
+
+    def run(self) -> str:
+        """Measure until a stop; returns why it stopped. KeyboardInterrupt passes through, state kept."""
+        end_leftover(self._running())
+        while True:
+            reason = self.stop_reason()
+            if reason:
+                self._append({"kind": "end", "reason": reason})
+                return reason
+            self._round()
+
+    # ---------------------------------------------------------------- what the ledger says
+
+    def _runs(self) -> list[ledger.Line]:
+        return [line for line in self.lines if line["kind"] == "run"]
+
+    def _discarded(self) -> set[int]:
+        return {line["round"] for line in self.lines if line["kind"] == "discard"}
+
+    def live(self) -> list[Arm]:
+        """Arms that still take part."""
+        dropped = {line["arm"] for line in self.lines if line["kind"] == "dropped"}
+        return [arm for arm in self.arms if arm.label not in dropped]
+
+    def spent_s(self) -> float:
+        return sum(float(run["wall_s"]) for run in self._runs())
+
+    def good_rounds(self) -> int:
+        """Rounds in which every arm that still takes part has a run that counts."""
+        by_arm = {
+            arm.label: {r["round"] for r in counted(self.lines) if r["arm"] == arm.label}
+            for arm in self.live()
+        }
+        return len(set.intersection(*by_arm.values())) if by_arm else 0
+
+    def _round_s(self) -> float:
+        """Seconds that a round has taken, on average; 0 before the first."""
+        numbers = {run["round"] for run in self._runs()}
+        return self.spent_s() / len(numbers) if numbers else 0.0
+
+    def stop_reason(self) -> str:
+        """Why to stop now; empty to go on. Never on significance: on width, count or budget alone."""
+        rounds = self.good_rounds()
+        if not self.live():
+            return "every arm failed"
+        if self.settings.rounds is not None and rounds >= self.settings.rounds:
+            return f"{rounds} rounds, as asked for"
+        if self.settings.rounds is None and rounds >= MIN_ROUNDS:
+            width = widest(self.lines)
+            if width is None:
+                return f"{rounds} rounds"
+            if width <= self.settings.width:
+                return f"every interval is within ±{self.settings.width:.2%}"
+        if self.spent_s() + self._round_s() > self.settings.budget_s and self._runs():
+            return f"the budget of {self.settings.budget_s:.0f} s is spent"
+        return ""
+
+    # ---------------------------------------------------------------- one round
+
+    def _round(self) -> None:
+        """The next round, or the rest of one that was cut off."""
+        runs = self._runs()
+        number = runs[-1]["round"] if runs else 1
+        done = {run["arm"] for run in runs if run["round"] == number}
+        live = {arm.label for arm in self.live()}
+        if runs and (live <= done or number in self._discarded()):
+            number, done = number + 1, set()
+        order = next(islice(schedule.orders(len(self.arms), self.seed), number - 1, None))
+        names = [self.arms[i].label for i in order]
+        for slot, index in enumerate(order):
+            arm = self.arms[index]
+            if arm.label in done or arm.label not in live:
+                continue
+            self.listeners.progress(self._progress(arm.label))
+            if not self._one(arm, number, slot, names):
+                return
+
+    def _one(self, arm: Arm, number: int, slot: int, order: list[str]) -> bool:
+        """One run and its record; False when it made the round be discarded."""
+        before = state()
+        log = self.book.path.with_suffix("") / f"{number:03d}-{slot}-{arm.label.replace('/', '_')}.log"
+        record = run_once(
+            arm.environment,
+            self.script,
+            seed=schedule.seed_of_round(self.seed, number),
+            env=arm.env,
+            timeout_s=self.settings.timeout_s,
+            log=log,
+            running=self._running(),
+        )
+        after = state()
+        found = guard.complaints(before, after)
+        history = [r["sentinels"] for r in counted(self.lines) if r["arm"] == arm.label and r["sentinels"]]
+        self._append(
+            {
+                "kind": "run",
+                "round": number,
+                "slot": slot,
+                "order": order,
+                "arm": arm.label,
+                "revision": {
+                    "release": arm.environment.release,
+                    "wheel_digest": arm.environment.wheel_digest,
+                },
+                **record,
+                "guard": {"before": before.as_dict(), "after": after.as_dict()},
+                "notes": [complaint.text for complaint in found if complaint.severity == "note"],
+            }
+        )
+        if record["outcome"] in ("failed", "skip"):
+            self._failed(arm, record, log)
+            return True
+        reasons = [complaint.text for complaint in found if complaint.severity == "discard"]
+        reasons.append(unsteady(record["sentinels"], history))
+        return not self._discard(number, [reason for reason in reasons if reason])
+
+    def _failed(self, arm: Arm, record: Mapping[str, Any], log: Path) -> None:
+        last = [run["outcome"] for run in self._runs() if run["arm"] == arm.label][-TRIES:]
+        again = len(last) < TRIES or any(outcome not in ("failed", "skip") for outcome in last)
+        hopeless = record["outcome"] == "skip" or str(record["reason"]).startswith("ran past")
+        if again and not hopeless:
+            self.listeners.remark(f"{arm.label}: {record['reason']}; trying once more")
+            return
+        reason = f"{record['reason']} (log: {log})"
+        self._append({"kind": "dropped", "arm": arm.label, "reason": reason})
+        self.listeners.remark(f"{arm.label} takes no further part: {reason}")
+
+    def _discard(self, number: int, reasons: list[str]) -> bool:
+        """Discard the round, unless too many were: an unsteady machine must not keep us for ever."""
+        if not reasons:
+            return False
+        if len(self._discarded()) >= self.discards_allowed():
+            self._append({"kind": "unsteady", "round": number, "reason": "; ".join(reasons)})
+            return False
+        self._append({"kind": "discard", "round": number, "reason": "; ".join(reasons)})
+        self.listeners.remark(f"round {number} discarded: {'; '.join(reasons)}")
+        return True
+
+    def discards_allowed(self) -> int:
+        """Two, and one more for every three rounds that count: about a quarter of all in the long run."""
+        return 2 + self.good_rounds() // 3
+
+    def _progress(self, label: str) -> Progress:
+        done = self.good_rounds()
+        each = self._round_s()
+        by_budget = int((self.settings.budget_s - self.spent_s()) // each) if each else 0
+        wanted = self.settings.rounds or max(MIN_ROUNDS, done + 1)
+        rounds = min(wanted, done + max(1, by_budget)) if each else wanted
+        return Progress(done + 1, rounds, label, left_s=(rounds - done) * each)
+
+    def _append(self, line: ledger.Line) -> None:
+        self.book.append(line)
+        self.lines.append(line)
+
+    def _running(self) -> Path:
+        return self.book.path.with_suffix(".running")
+
+
+def arm_line(arm: Arm) -> ledger.Line:
+    """The ledger's line about an arm that takes part."""
+    made = arm.environment
+    return {
+        "kind": "arm",
+        "arm": arm.label,
+        "release": made.release,
+        "backend": made.backend,
+        "mlx": made.mlx_version,
+        "packages": made.packages,
+        "wheel_digest": made.wheel_digest,
+        "python": made.python_version,
+        "env": child_env.recorded(arm.env),
+        "settings": dict(arm.revision.settings),
+    }
+
+
+def new_seed() -> int:
+    return random.SystemRandom().randrange(2**31)
+
+
+def timestamp() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,113 @@
+"""The folded block under a table: what was measured, where, how, and the exact command."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bisect_tool.analysis.series import counted
+from bisect_tool.reporting.text import fenced, folded
+
+Line = Mapping[str, Any]
+
+
+def block(header: Line, lines: Sequence[Line]) -> str:
+    """Everything a maintainer would ask for, folded."""
+    pairs = [*_host(header), *_arms(lines), *_how(header, lines), *_trouble(lines)]
+    body = "\n".join(f"- {name}: {text}" for name, text in pairs if text)
+    return folded("environment and command", body + "\n\n" + fenced(command(header)))
+
+
+def command(header: Line) -> str:
+    return shlex.join(["bisect_tool", *header["command"]])
+
+
+def _host(header: Line) -> list[tuple[str, str]]:
+    host = header.get("host", {})
+    gigabytes = (host.get("memory_bytes") or 0) / 2**30
+    chip = f"{host.get('chip')}, {host.get('cores')} cores, {gigabytes:.0f} GiB"
+    gpu = ", ".join(str(host[name]) for name in ("gpu", "gpu_driver") if host.get(name))
+    if gpu and host.get("cuda"):
+        gpu += f", CUDA {host['cuda']}"
+    model = f" ({host['model']})" if host.get("model") else ""
+    tools = ", ".join(f"{name} {text}" for name, text in (host.get("toolchain") or {}).items() if text)
+    return [("chip", chip + model), ("GPU", gpu), ("OS", str(host.get("os", ""))), ("toolchain", tools)]
+
+
+def _arms(lines: Sequence[Line]) -> list[tuple[str, str]]:
+    found = []
+    for line in lines:
+        if line["kind"] == "arm":
+            env = ", ".join(f"{name}={value}" for name, value in line["env"].items())
+            text = (
+                f"released wheel {line['mlx']} ({line['backend']}), contents {line['wheel_digest'][:12]}, "
+                f"Python {line['python']}" + (f", {env}" if env else "")
+            )
+            found.append((f"mlx {line['arm']}", text))
+        elif line["kind"] == "failed-arm":
+            found.append((f"mlx {line['arm']}", f"not measured: {line['reason']}"))
+        elif line["kind"] == "dropped":
+            found.append((f"mlx {line['arm']}", f"dropped: {line['reason']}"))
+    architectures = {
+        run["device"]["architecture"] for run in counted(lines) if run.get("device", {}).get("architecture")
+    }
+    return [*found, ("device architecture as MLX reports it", ", ".join(sorted(architectures)))]
+
+
+def _how(header: Line, lines: Sequence[Line]) -> list[tuple[str, str]]:
+    runs = counted(lines)
+    cells = [line for run in runs for line in run.get("cases", ()) if "samples_s" in line]
+    rounds = len({run["round"] for run in runs})
+    inner = (
+        f", median {statistics.median(len(c['samples_s']) for c in cells):.0f} samples a cell"
+        if cells
+        else ""
+    )
+    warm = statistics.median(c["warm_up"]["seconds"] for c in cells) if cells else 0.0
+    pinned = {f"{k}={v}" for run in runs for k, v in run.get("pinned", {}).items()}
+    drifts = [run["drift"]["change"] for run in runs if run.get("drift")]
+    drift = f"first cell again at the end of a run: {statistics.median(drifts):+.2%}" if drifts else ""
+    ends = [line["reason"] for line in lines if line["kind"] == "end"]
+    script = header["plan"]["script"]
+    return [
+        ("rounds", f"{rounds}, each one fresh process an arm, order balanced and shuffled{inner}"),
+        ("seed", str(header["plan"]["seed"])),
+        ("warm-up", f"median {warm:.2f} s a cell" if cells else ""),
+        ("pinned", ", ".join(sorted(pinned))),
+        ("drift", drift),
+        ("stopped", ends[-1] if ends else "not finished: these are the rounds so far"),
+        ("script", f"{script['name']}, sha256 {script['sha256'][:16]}"),
+        ("tool", f"bisect_tool {header['tool']}, {header['started']}"),
+    ]  # fmt: skip
+
+
+def _trouble(lines: Sequence[Line]) -> list[tuple[str, str]]:
+    discards = Counter(line["reason"] for line in lines if line["kind"] == "discard")
+    kept = Counter(line["reason"] for line in lines if line["kind"] == "unsteady")
+    remarks = Counter(text for run in counted(lines) for text in run.get("notes", ()))
+    attested = [run for run in counted(lines) if not run.get("module")]
+    return [
+        ("discarded rounds", f"{sum(discards.values())}" + _listed(discards)),
+        (
+            "kept although unsteady (too many to discard)",
+            f"{sum(kept.values())}" + _listed(kept) if kept else "",
+        ),
+        ("host remarks", "; ".join(f"{text} ({n} runs)" for text, n in _grouped(remarks).items())),
+        ("not attested", f"{len(attested)} runs did not import mlx in their own process" if attested else ""),
+    ]
+
+
+def _listed(reasons: Counter[str]) -> str:
+    return " (" + "; ".join(reasons) + ")" if reasons else ""
+
+
+def _grouped(remarks: Counter[str]) -> Counter[str]:
+    """Remarks that differ in a figure alone ("load … 1.2 per core") count as one; the last is shown."""
+    groups: dict[str, tuple[str, int]] = {}
+    for text, count in remarks.items():
+        key = "".join(ch for ch in text if not ch.isdigit())
+        groups[key] = (text, groups.get(key, ("", 0))[1] + count)
+    return Counter(dict(groups.values()))

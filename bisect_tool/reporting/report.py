@@ -1,0 +1,230 @@
+"""A whole session as markdown, #3553's own lines, CSV or JSON: pure functions of the ledger."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bisect_tool.analysis import series, steps
+from bisect_tool.analysis.rank import MIN_ROUNDS, Interval, hodges_lehmann, log_centre
+from bisect_tool.reporting import environment, step_table
+from bisect_tool.reporting.text import table, with_interval
+
+Line = Mapping[str, Any]
+FOOT = (
+    "Centre and interval: Hodges–Lehmann with the exact signed-rank interval over rounds, 95 % for each cell "
+    "on its own; a round is one fresh process; ratios are taken within a round. "
+    "`error`: largest relative error against the dequantized weight in float32."
+)
+LABELS = {
+    (5120, 5120): "attn q/o",
+    (5120, 1024): "attn k/v",
+    (5120, 13824): "MLP gate/up",
+    (13824, 5120): "MLP down",
+}
+
+
+def markdown(header: Line, lines: Sequence[Line]) -> str:
+    """Summary, tables, environment. Ready to paste."""
+    parts: list[str] = []
+    found = [block for block in series.blocks(lines) if block.times]
+    shown = [block for block in found if not block.control]
+    several = len({block.arm for block in found}) > 1
+    if shown:
+        parts.append("\n".join(f"- {_arm(block, several)}{step_table.summary(block)}" for block in shown))
+    parts += [f"{step_table.title(block)}\n\n{step_table.step_table(block)}" for block in shown]
+    metrics = series.metrics(lines)
+    if metrics:
+        parts.append(metric_table(metrics))
+    verdicts = exit_table(lines)
+    if verdicts and not shown and not metrics:
+        parts.append(verdicts)
+    if not parts:
+        parts.append("Nothing was measured.")
+    controls = [step_table.control(block) for block in found if block.control]
+    unsupported = _unsupported(lines)
+    parts += ["\n".join(f"- {text}" for text in controls + unsupported)] if controls or unsupported else []
+    if shown or metrics:
+        parts.append(FOOT if shown else FOOT.split(" `error`")[0])
+    parts.append(environment.block(header, lines))
+    return "\n\n".join(parts)
+
+
+def _arm(block: series.Block, several: bool) -> str:
+    return f"mlx {block.arm}, " if several else ""
+
+
+def _unsupported(lines: Sequence[Line]) -> list[str]:
+    """What a release cannot do, once each."""
+    said = {}
+    for run in series.counted(lines):
+        for line in run.get("unsupported", ()):
+            case = line["case"]
+            reason = line["reason"].splitlines()[0]
+            key = (run["arm"], case["quant"], case["bits"], case["dtype"], reason)
+            said[key] = (
+                f"not in mlx {run['arm']}: {case['quant']} {case['bits']}-bit {case['dtype']}: {reason}"
+            )
+    return list(said.values())
+
+
+def metric_table(metrics: Sequence[series.Metric]) -> str:
+    """One row for each arm and metric of a user's own script."""
+    rows = []
+    first: dict[str, Interval] = {}
+    for metric in metrics:
+        centre = metric_centre(metric)
+        base = first.setdefault(metric.name, centre)
+        against = f"{centre.centre / base.centre:.4g}" if base.centre and centre is not base else ""
+        rows.append(
+            [metric.name, f"mlx {metric.arm}", with_interval(centre), metric.unit, against, str(centre.n)]
+        )
+    return table(["metric", "arm", "value [95 %]", "unit", "/ first arm", "rounds"], rows)
+
+
+def metric_centre(metric: series.Metric) -> Interval:
+    """On logarithms where all values are above 0, else on the values themselves."""
+    values = list(metric.values.values())
+    return log_centre(values) if all(v > 0 for v in values) else hodges_lehmann(values)
+
+
+def exit_table(lines: Sequence[Line]) -> str:
+    """For scripts that print no metric: how often each arm ended good or bad."""
+    runs = [
+        line for line in lines if line["kind"] == "run" and not line.get("cases") and not line.get("metrics")
+    ]
+    arms = dict.fromkeys(run["arm"] for run in runs)
+    rows = []
+    for arm in arms:
+        outcomes = [run["outcome"] for run in runs if run["arm"] == arm]
+        codes = sorted({str(run["exit_code"]) for run in runs if run["arm"] == arm})
+        rows.append(
+            [
+                f"mlx {arm}",
+                *(str(outcomes.count(o)) for o in ("good", "bad", "skip", "failed")),
+                ", ".join(codes),
+            ]
+        )
+    return table(["arm", "good", "bad", "cannot be tested", "failed", "exit codes"], rows) if rows else ""
+
+
+def compat(lines: Sequence[Line]) -> str:
+    """#3553's own lines: one a shape, in ms; each number the median over processes of its mean."""
+    out = []
+    several = len({block.arm for block in series.blocks(lines)}) > 1
+    for block in series.blocks(lines):
+        if block.control:
+            continue
+        ms = {M: statistics.median(by_round.values()) * 1e3 for M, by_round in sorted(block.times.items())}
+        K, N = block.case["K"], block.case["N"]
+        label = f" ({LABELS[K, N]})" if (K, N) in LABELS else ""
+        name = f"{'mlx ' + block.arm + ': ' if several else ''}{K} → {N}{label}:"
+        text = f"{name:<28}" + "".join(f" M={M}={t:.3f}ms " for M, t in ms.items())
+        if 1 in ms and 3 in ms:
+            text += f" (M3/M1={ms[3] / ms[1]:.2f}x)"
+        counts = {(len(li["samples_s"]), li["warm_up"]["ops"]) for M in block.lines for li in block.lines[M]}
+        out.append((text, counts))
+    if not out:
+        return "Nothing was measured."
+    counts = set().union(*(c for _, c in out))
+    iterations, warm = sorted({c[0] for c in counts}), sorted({c[1] for c in counts})
+    rounds = len({run["round"] for run in series.counted(lines)})
+    said = (
+        f"# mean of {_span(iterations)} evals after {_span(warm)} warm-ups, one op an eval, same weight;"
+        f" median of {rounds} processes"
+    )
+    return "\n".join([*(text for text, _ in out), said])
+
+
+def _span(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
+
+
+def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """One flat row for each number of each run, discarded ones and failures included: for CSV."""
+    discarded = {line["round"]: line["reason"] for line in lines if line["kind"] == "discard"}
+    found = []
+    for run in (line for line in lines if line["kind"] == "run"):
+        base = {
+            "arm": run["arm"], "round": run["round"], "slot": run["slot"], "mlx": run["mlx"],
+            "outcome": run["outcome"], "reason": run["reason"], "discarded": discarded.get(run["round"], ""),
+        }  # fmt: skip
+        numbers = [
+            {
+                **line["case"],
+                "time_s": line["time_s"],
+                "floor_s": line.get("floor_s"),
+                "gbps": line.get("gbps"),
+                "error": line.get("error", {}).get("relative"),
+                "marks": " ".join(line.get("marks", ())),
+            }
+            for line in run["cases"]
+        ] + [{"metric": m["metric"], "value": m["value"], "unit": m.get("unit", "")} for m in run["metrics"]]
+        found += [{**base, **number} for number in numbers or [{}]]
+    return found
+
+
+def csv(lines: Sequence[Line]) -> str:
+    import pandas
+
+    return str(pandas.DataFrame(rows(lines)).to_csv(index=False)).rstrip("\n")
+
+
+def as_json(header: Line, lines: Sequence[Line]) -> str:
+    """The same content as data: session, summaries, cells, metrics and every run."""
+    cells = []
+    for block in series.blocks(lines):
+        table_rows = steps.rows(block.times)
+        cells.append(
+            {
+                "arm": block.arm,
+                "case": block.case,
+                "summary": None if block.control else step_table.summary(block).replace("**", ""),
+                "rows": [
+                    {
+                        "M": row.M,
+                        "time_s": _interval(row.time),
+                        "step": _interval(row.step),
+                        "over_one": _interval(row.over_one),
+                        "notes": step_table.notes(block.lines[row.M]),
+                    }
+                    for row in table_rows
+                ],
+            }
+        )
+    metrics = [
+        {"arm": m.arm, "metric": m.name, "unit": m.unit, "value": _interval(metric_centre(m))}
+        for m in series.metrics(lines)
+    ]
+    content = {"schema": 1, "session": header, "tables": cells, "metrics": metrics, "lines": list(lines)}
+    return json.dumps(_finite(content), indent=1)
+
+
+def _interval(found: Interval | None) -> dict[str, Any] | None:
+    return (
+        None
+        if found is None
+        else {"centre": found.centre, "low": found.low, "high": found.high, "n": found.n}
+    )
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null instead, so that every reader can read it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value
+
+
+def enough(lines: Sequence[Line]) -> bool:
+    """Whether every arm that was measured has the rounds that an interval needs."""
+    per_arm: dict[str, set[int]] = {}
+    for run in series.counted(lines):
+        per_arm.setdefault(run["arm"], set()).add(run["round"])
+    return bool(per_arm) and min(len(rounds) for rounds in per_arm.values()) >= MIN_ROUNDS
