@@ -177,7 +177,8 @@ def _environments(
                     "exit_code": problem.exit_code,
                 }
             )
-            watch.remark(f"mlx {revision.text}: {problem.line()}")
+            if len(revisions) > 1:
+                watch.remark(f"mlx {revision.text}: {problem.line()}")
             continue
         if made.created:
             watch.remark(f"Made the environment of mlx {made.release} in {made.seconds:.1f} s")
