@@ -237,8 +237,8 @@ class Clock:
         return left
 
 
-def warm_up(call, ops: int, share: float) -> dict:
-    """Call until ``WARM_UP``'s seconds and ops have gone by, or half of this cell's share of the budget.
+def warm_up(call, ops: int) -> dict:
+    """Call until ``WARM_UP``'s seconds and ops have gone by, whatever the budget.
 
     Returns seconds, ops, and seconds an op of the fastest call (an estimate to plan by)."""
     least_seconds, least_ops = WARM_UP[backend()]
@@ -248,9 +248,8 @@ def warm_up(call, ops: int, share: float) -> dict:
         count += ops
         best = min(best, seconds / ops)
         spent = time.perf_counter() - start
-        enough = spent >= least_seconds and count >= least_ops
-        if enough or (spent >= share / 2 and count >= 2):
-            return {"seconds": spent, "ops": count, "enough": enough, "estimate_s": best}
+        if spent >= least_seconds and count >= least_ops:
+            return {"seconds": spent, "ops": count, "estimate_s": best}
 
 
 def lengths_for(estimate: float) -> list[int]:
@@ -274,9 +273,9 @@ def measure_points(builders: dict, lengths: list[int], share: float, rng: random
     return points
 
 
-def warm_and_plan(build, share: float) -> tuple[dict, list[int]]:
+def warm_and_plan(build) -> tuple[dict, list[int]]:
     """Warm up on ``build(length)``; then choose lengths, from a chain long enough to hide its floor."""
-    warm = warm_up(lambda: timed_eval(*build(2)), 2, share)
+    warm = warm_up(lambda: timed_eval(*build(2)), 2)
     length = lengths_for(warm["estimate_s"])[2]
     if length > 3:
         warm["estimate_s"] = min(timed_eval(*build(length)) for _ in range(3)) / length
@@ -294,7 +293,7 @@ def time_chain(weight, x, share, rng) -> dict:
     on_gpu = backend() != "cpu"
     if on_gpu:
         builders["op+2glue"] = chain(3)
-    warm, lengths = warm_and_plan(builders["op"], share)
+    warm, lengths = warm_and_plan(builders["op"])
     points = measure_points(builders, lengths, share - warm["seconds"], rng)
     slope, floor = theil_sen(points["op"])
     alone, _ = theil_sen(points["glue"])
@@ -304,8 +303,9 @@ def time_chain(weight, x, share, rng) -> dict:
         "floor_s": floor,
         "glue_s": glue_s,
         "bend": bend(points["op"]),
-        # Two launches a link: when the host needs as long for them as the link takes, the host is timed.
-        "launch_bound": on_gpu and slope < 1.25 * 2 * alone,
+        # A link has 2 launches, or 4: when the host needs as long for them as the link takes, it is the host
+        # that is timed.
+        "launch_bound": on_gpu and (slope < 1.25 * 2 * alone or slope + 2 * glue_s < 1.1 * 4 * alone),
         "points": points,
         "samples_s": [s - glue_s for s in pass_slopes(points["op"])],
         "warm_up": warm,
@@ -316,7 +316,7 @@ def time_throughput(weight, x, share, rng) -> dict:
     def independent(count):
         return [weight.matmul(x, parts) for parts in weight.picks(count, rng)]
 
-    warm, counts = warm_and_plan(independent, share)
+    warm, counts = warm_and_plan(independent)
     points = measure_points({"op": independent}, counts, share - warm["seconds"], rng)
     slope, floor = theil_sen(points["op"])
     return {
@@ -344,9 +344,9 @@ def time_percall(weight, x, share, rng, compat: bool) -> dict:
         while warm_ops < 30 and (warm_ops < 3 or time.perf_counter() - started < share / 8):
             call()
             warm_ops += 1
-        warm = {"seconds": time.perf_counter() - started, "ops": warm_ops, "enough": warm_ops == 30}
+        warm = {"seconds": time.perf_counter() - started, "ops": warm_ops}
     else:
-        warm = warm_up(call, 1, share)
+        warm = warm_up(call, 1)
     samples: list[float] = []
     deadline = time.perf_counter() + share - warm["seconds"]
     while len(samples) < 200 and (len(samples) < 5 or time.perf_counter() < deadline):
@@ -386,8 +386,6 @@ def marks_of(result: dict, gbps: float, device_gbps: float) -> list[str]:
         marks.append("wrong-result")
     if gbps > 1.1 * device_gbps:
         marks.append("cache-resident")
-    if not result["warm_up"]["enough"]:
-        marks.append("short-warm-up")
     return marks
 
 
@@ -575,7 +573,7 @@ def measure_block(args, block, clock, device_gbps, rng, out):
 
 def measure_control(args, clock, on, device_gbps, rng, out) -> list[dict]:
     # float32 on a CPU: before 0.25 its matmul knew nothing else, and ended the process.
-    side, M, dtype = (4096, 256, mx.float16) if on != "cpu" else (512, 1, mx.float32)
+    side, M, dtype = (4096, 1024, mx.float16) if on != "cpu" else (512, 1, mx.float32)
     weight = Dense(side, side, dtype)
     x = (mx.random.normal((M, side)) / math.sqrt(side)).astype(dtype)
     mx.eval(x)
@@ -691,13 +689,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--timing", type=choices("chain", "throughput", "percall"), default=["chain"])
     add("--cache", type=choices("hot", "cold"), default=["hot"])
     add("--seed", type=int, default=3553)
-    add("--budget", type=float, metavar="SECONDS", help="about how long (default 30 on a GPU, 12 on a CPU)")
+    add("--budget", type=float, metavar="SECONDS", help="about how long (default 40 on a GPU, 12 on a CPU)")
     add("--compat", action="store_true", help="measure as #3553 does, and print its lines alone")
     add("--json", metavar="PATH|FD", help="protocol v1, one JSON object a line")
     args = parser.parse_args(argv)
     on = backend()
     if args.budget is None:
-        args.budget = 12.0 if on == "cpu" else 30.0
+        args.budget = 12.0 if on == "cpu" else 40.0
     if not args.budget > 0:
         parser.error("--budget takes seconds above 0")
     args.bits = args.bits or sorted({4 if 4 in BITS[quant] else 8 for quant in args.quant})

@@ -41,7 +41,7 @@ CASE_OPTIONS = ("preset", "rows", "bits", "group_size", "quant", "dtype", "timin
 @click.option(
     "--env", "env_options", multiple=True, metavar="NAME[=VALUE]", help="Pass a variable to the repro."
 )
-@click.option("--budget", type=duration, default="4m", show_default=True, help="Measuring time, all rounds.")
+@click.option("--budget", type=duration, help="Of all rounds  [default: 3m on a CPU, 6m on a GPU]")
 @click.option("--run-budget", type=duration, help="One process's measuring time  [default: the repro's own]")
 @click.option(
     "--width", type=percent, default="0.75%", show_default=True, help="Stop at intervals of ± this."

@@ -13,7 +13,8 @@ from bisect_tool.errors import UsageProblem
 _ALLOWED = re.compile(
     r"PATH|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR"
     r"|DEVELOPER_DIR|SDKROOT|MACOSX_DEPLOYMENT_TARGET|MTL_[A-Z_]+|METAL_[A-Z_]+"
-    r"|CUDA_(VISIBLE_DEVICES|HOME|PATH|DEVICE_ORDER|CACHE_PATH|CACHE_MAXSIZE|MODULE_LOADING)|NVIDIA_[A-Z_]+"
+    r"|CUDA_(VISIBLE_DEVICES|HOME|PATH|DEVICE_ORDER|CACHE_PATH|CACHE_MAXSIZE|MODULE_LOADING)"
+    r"|NVIDIA_(VISIBLE_DEVICES|DRIVER_CAPABILITIES|TF32_OVERRIDE)"
     r"|OMP_NUM_THREADS|OPENBLAS_NUM_THREADS|VECLIB_MAXIMUM_THREADS"
     r"|MLX_[A-Z0-9_]+"
 )
@@ -48,4 +49,5 @@ def parse_env_options(options: Sequence[str]) -> list[tuple[str, str]]:
 def recorded(environment: Mapping[str, str]) -> dict[str, str]:
     """What of a run's environment belongs into the record: what can change a result, never a secret."""
     keep = re.compile(r"(MLX|MTL|METAL|CUDA|NVIDIA|OMP|OPENBLAS|VECLIB)_.*")
-    return {name: value for name, value in sorted(environment.items()) if keep.fullmatch(name)}
+    places = {"CUDA_HOME", "CUDA_PATH", "CUDA_CACHE_PATH", "NVIDIA_DRIVER_CAPABILITIES"}
+    return {n: v for n, v in sorted(environment.items()) if keep.fullmatch(n) and n not in places}

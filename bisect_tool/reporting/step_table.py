@@ -50,7 +50,7 @@ def step_table(block: Block) -> str:
                 ", ".join(notes(lines)),
             ]
         )
-    return table(["M", f"{unit} [95 %]", "M / M−1 [95 %]", "M / 1", "GB/s", "error", "notes"], cells)
+    return table(["M", f"{unit} [95 %]", "M / M−1 [95 %]", "M / M=1", "GB/s", "error", "notes"], cells)
 
 
 def error(lines: Sequence[Line]) -> str:

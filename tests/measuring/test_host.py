@@ -33,7 +33,8 @@ SMI = "/usr/bin/nvidia-smi -i 0"
 # --- macOS -----------------------------------------------------------------------------------------------
 
 
-def test_a_mac_tells_its_facts() -> None:
+def test_a_mac_tells_its_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
     machine, _ = mac()
     found = facts(machine)
     assert found.chip == "Apple M4 Pro"

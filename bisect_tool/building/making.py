@@ -1,0 +1,198 @@
+"""The steps of making an environment that can go wrong, and what they raise: room, uv, the first import."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bisect_tool import process
+from bisect_tool.building import installer
+from bisect_tool.building.backend import Backend, available, requirement
+from bisect_tool.building.installer import Complaint
+from bisect_tool.errors import DiskFull, EnvironmentBroken, IndexUnreachable, ToolError, UnknownRelease
+from bisect_tool.upstream import releases
+
+if TYPE_CHECKING:
+    from packaging.version import Version
+
+    from bisect_tool.building.interpreter import Interpreter
+
+IMPORT_TIMEOUT_S = 120  # a cold CUDA environment loads gigabytes of libraries
+MIB = 1024 * 1024
+# Unpacked sizes in November 2026: mlx and mlx-cpu 37 MiB, mlx-metal up to 200 MiB, mlx-cuda-12 170 MiB and
+# the NVIDIA libraries it needs 3.8 GiB, which uv keeps once for all CUDA environments.
+ROOM_MIB = 300
+ROOM_CUDA_MIB = 600
+ROOM_CUDA_FIRST_MIB = 4600
+IMPORT = "import json, mlx.core as mx; print(json.dumps([mx.__version__, mx.__file__]))"
+REMEDY_BUILDS = "name another folder with --builds DIR"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What ``ensure`` was asked for, with every path it uses."""
+
+    version: Version
+    backend: Backend
+    interpreter: Interpreter
+    builds: Path
+    offline: bool
+    deadline: float  # time.monotonic()
+    run_env: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.version}-{self.backend.value}-{self.interpreter.abi}"
+
+    @property
+    def root(self) -> Path:
+        return self.builds / "environments" / self.name
+
+    @property
+    def log(self) -> Path:
+        return self.builds / "logs" / f"environment-{self.name}.log"
+
+    @property
+    def subject(self) -> str:
+        return f"mlx {self.version} for {self.backend.value}"
+
+    def left_s(self) -> float:
+        return max(1.0, self.deadline - time.monotonic())
+
+
+def install(job: Job, root: Path) -> None:
+    """A virtual environment with the release in ``root``, which does not exist yet.
+
+    Raises ``UnknownRelease``, ``IndexUnreachable``, ``DiskFull``, ``EnvironmentBroken``.
+    """
+    wanted = requirement(job.backend, job.version)
+    env = installer.uv_environment(job.builds / "cache" / "uv")
+    done = installer.make_venv(root, job.interpreter, env=env, log=job.log)
+    if not done.ok:
+        said = done.stderr + done.stdout
+        raise _failure(job, installer.complaint(said), installer.reason(said) or done.describe())
+    short = _short_of_room(job, Path(env["UV_CACHE_DIR"]))
+    # What uv has in its cache already needs next to no room: without room, try just that.
+    offline = job.offline or short is not None
+    done = installer.install(root, wanted, env=env, log=job.log, offline=offline, timeout_s=job.left_s())
+    said = done.stderr + done.stdout
+    if done.ok:
+        if installer.lost_extra(said):
+            raise _unknown(job, installer.reason(said))
+        return
+    if done.timed_out:
+        why = f"uv had not finished after {done.wall_s:.0f} s"
+        raise EnvironmentBroken(f"{job.subject} could not be installed", why, "try again", job.log)
+    kind = installer.complaint(said)
+    if short is not None and kind in (Complaint.UNREACHABLE, Complaint.NO_RELEASE):
+        raise short
+    raise _failure(job, kind, installer.reason(said) or done.describe())
+
+
+def _failure(job: Job, kind: Complaint, why: str) -> ToolError:
+    """uv's complaint as one of our errors."""
+    what = f"{job.subject} could not be installed"
+    offline = job.offline or os.environ.get("UV_OFFLINE", "").lower() in ("1", "true")
+    if kind is Complaint.DISK_FULL:
+        return DiskFull(what, why, f"free some space or {REMEDY_BUILDS}", job.log)
+    if kind is Complaint.NOT_WRITABLE:
+        return EnvironmentBroken(what, why, REMEDY_BUILDS, job.log)
+    if kind is Complaint.UNREACHABLE or (offline and kind is Complaint.NO_RELEASE):
+        remedy = "check the network, the proxy settings and UV_DEFAULT_INDEX"
+        if offline:
+            why, remedy = "it is not in uv's cache and the index may not be asked", "try again online"
+        return IndexUnreachable(what, why, remedy, job.log)
+    if kind is Complaint.BROKEN_WHEEL:
+        return EnvironmentBroken(what, f"its wheel is broken: {why}", "download that wheel anew", job.log)
+    if kind is Complaint.NO_RELEASE:
+        return _unknown(job, why)
+    return EnvironmentBroken(what, why, "see the log", job.log)
+
+
+def _unknown(job: Job, why: str) -> UnknownRelease:
+    """Names the releases that exist, or says what uv said when they cannot be listed."""
+    python = job.interpreter
+    what = (
+        f"mlx {job.version} has no wheel for the {job.backend.value} backend with CPython {python.version} "
+        f"on {python.platform}"
+    )
+    remedy = "choose one of these, another Python or another backend"
+    try:
+        exist = available(job.backend, python=python)
+    except IndexUnreachable:
+        return UnknownRelease(what, why, "name a release that is there", job.log)
+    if not exist:
+        return UnknownRelease(what, "there is none at all", "choose another Python or backend", job.log)
+    near = releases.listed(releases.nearest(job.version, exist))
+    return UnknownRelease(
+        what, f"the newest are {releases.listed(exist)}, the nearest {near}", remedy, job.log
+    )
+
+
+def check_import(job: Job, root: Path) -> str:
+    """Import MLX once in a process of its own; the version it reports. Older wheels abort, not raise."""
+    clean = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+    # In its own folder: `-c` puts the current one first, and a source tree of MLX there would be imported.
+    argv = [str(root / "bin" / "python"), "-s", "-c", IMPORT]
+    limit = min(IMPORT_TIMEOUT_S, job.left_s())
+    done = process.run(argv, env={**clean, **job.run_env}, cwd=root, timeout_s=limit, log=job.log)
+    what = f"{job.subject} does not import"
+    remedy = "choose another release or backend"
+    if not done.ok:
+        said = f"python {done.describe()}"
+        if line := meaningful(done.stderr):
+            said += f", saying: {line}"
+        raise EnvironmentBroken(what, said, remedy, job.log)
+    try:
+        version, file = json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError) as problem:
+        raise EnvironmentBroken(what, "it did not report its version", remedy, job.log) from problem
+    if not Path(file).resolve().is_relative_to(root.resolve()):
+        raise EnvironmentBroken(what, f"{file} was imported instead", "unset PYTHONPATH", job.log)
+    return str(version)
+
+
+def meaningful(stderr: str) -> str:
+    """Pure: the line of a dying process that says why, at most 300 characters."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith("what():")]
+    noise = (
+        "Aborted",
+        "Fatal Python error",
+        "Extension modules:",
+        "Current thread",
+        "File ",
+        "<no Python frame>",
+    )
+    plain = [line for line in lines if not line.startswith(noise)]
+    return (told or plain or lines or [""])[-1][:300]
+
+
+def _short_of_room(job: Job, cache: Path) -> DiskFull | None:
+    """The error to raise when the wheels must be downloaded and the disk cannot take them."""
+    need = ROOM_MIB
+    if job.backend.is_cuda:
+        others = any(job.root.parent.glob(f"*-{job.backend.value}-*"))
+        need = ROOM_CUDA_MIB if others else ROOM_CUDA_FIRST_MIB
+    cache.mkdir(parents=True, exist_ok=True)
+    for place in (job.builds, cache):
+        free = shutil.disk_usage(place).free // MIB
+        if free < need:
+            why = f"{place} has {free} MiB free and it takes up to {need} MiB"
+            return DiskFull(f"no room for {job.subject}", why, f"free some space or {REMEDY_BUILDS}")
+    return None
+
+
+def explain(problem: OSError, builds: Path) -> ToolError:
+    """An error of the file system under ``builds`` as one of ours."""
+    why = f"{problem.strerror or problem}" + (f": {problem.filename}" if problem.filename else "")
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{builds} is full", why, f"free some space or {REMEDY_BUILDS}")
+    return EnvironmentBroken(f"{builds} cannot be used", why, REMEDY_BUILDS)
