@@ -47,9 +47,10 @@ class Watch:
 
     def progress(self, at: Progress) -> None:
         left = f", {duration_text(at.left_s)} left" if at.left_s else ""
-        text = f"round {at.round} of {at.rounds}: mlx {at.arm}{left}"
+        span = f"{at.least}" if at.most <= at.least else f"{at.least} to {at.most}"
+        text = f"round {at.round} of {span}: mlx {at.arm}{left}"
         if self._bar is not None:
-            self._bar.update(self._task, description=text, total=at.rounds, completed=at.round - 1)
+            self._bar.update(self._task, description=text, total=at.most, completed=at.round - 1)
         elif not self._quiet and at.round != self._last_round:
             click.echo(text, err=True)
         self._last_round = at.round

@@ -97,7 +97,7 @@ def measure(asked: Request, builds: Path, watch: Watcher, *, resume: bool) -> le
         "id": ledger.new_id(),
         "started": timestamp(),
         "tool": __version__,
-        "command": asked.command,
+        "command": _command(asked, revisions),
         "format": asked.form,
         "plan": {**plan, "seed": new_seed() if asked.seed is None else asked.seed},
         "settings": settings.as_dict(),
@@ -191,6 +191,13 @@ def _environments(
         assert first is not None
         raise first
     return arms
+
+
+def _command(asked: Request, revisions: list[Revision]) -> list[str]:
+    """What was typed, naming the release that was chosen when none was, and without ``--resume``."""
+    words = [word for word in asked.command if word != "--resume"]
+    chosen = [] if asked.revisions else [revision.text for revision in revisions]
+    return [*words[:1], *chosen, *words[1:]]
 
 
 def _told_apart(revisions: list[Revision]) -> list[Revision]:

@@ -60,12 +60,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Progress:
-    """What listeners are told before each run and after each round."""
+    """What listeners are told before each run."""
 
-    round: int  # from 1; rounds that count so far + 1
-    rounds: int  # how many there will be, as far as can be told
+    round: int  # from 1: rounds that count so far, and this one
+    least: int  # rounds there will be at least,
+    most: int  # and at most, as the budget allows
     arm: str
-    left_s: float  # seconds to go, as far as can be told
+    left_s: float  # seconds to go at most; 0 before that can be told
 
 
 @dataclass
@@ -230,12 +231,11 @@ class Measuring:
         return 2 + self.good_rounds() // 3
 
     def _progress(self, label: str) -> Progress:
-        done = self.good_rounds()
-        each = self._round_s()
-        by_budget = int((self.settings.budget_s - self.spent_s()) // each) if each else 0
-        wanted = self.settings.rounds or max(MIN_ROUNDS, done + 1)
-        rounds = min(wanted, done + max(1, by_budget)) if each else wanted
-        return Progress(done + 1, rounds, label, left_s=(rounds - done) * each)
+        done, each = self.good_rounds(), self._round_s()
+        least = self.settings.rounds or max(MIN_ROUNDS, done + 1)
+        by_budget = done + max(1, int((self.settings.budget_s - self.spent_s()) // each)) if each else least
+        most = min(least, by_budget) if self.settings.rounds else by_budget
+        return Progress(done + 1, min(least, most), most, label, left_s=(most - done) * each)
 
     def _append(self, line: ledger.Line) -> None:
         self.book.append(line)
