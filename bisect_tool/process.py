@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 TAIL_BYTES = 256 * 1024
+LINE_CHARS = 300  # of what a program said, in a message of ours
+CHUNK_BYTES = 64 * 1024  # what a pipe holds
+_LOOKED_AT = 16 * 1024
+# Colours, cursor movements, and control characters that end no line.
+_UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0e-\x1b\x7f]")
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,12 @@ class Finished:
         return f"exited with {self.returncode}"
 
     def last_line(self) -> str:
-        """The last line that says something, of standard error or else of standard output."""
+        """The last line that says something, of standard error or else of standard output, fit to print."""
         for stream in (self.stderr, self.stdout):
-            lines = [line.strip() for line in stream.splitlines() if line.strip()]
+            plain = _UNPRINTABLE.sub("", stream[-_LOOKED_AT:])
+            lines = [line.strip() for line in plain.splitlines() if line.strip()]
             if lines:
-                return lines[-1]
+                return lines[-1] if len(lines[-1]) <= LINE_CHARS else lines[-1][: LINE_CHARS - 1] + "…"
         return ""
 
 
@@ -115,26 +122,27 @@ def run(
             read_fd, write_fd = os.pipe()
             stack.callback(_close, read_fd)
             args += channel_args(write_fd)
-        try:
-            child = subprocess.Popen(
-                args,
-                env=dict(env) if env is not None else None,
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                pass_fds=(write_fd,) if channel is not None else (),
-            )
-        finally:
-            if write_fd >= 0:
-                _close(write_fd)
-        stack.callback(_end_group, child)
+        with _signals_held():  # interrupted in here, we would not know whom to end
+            try:
+                child = subprocess.Popen(
+                    args,
+                    env=dict(env) if env is not None else None,
+                    cwd=cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                    pass_fds=(write_fd,) if channel is not None else (),
+                )
+            finally:
+                if write_fd >= 0:
+                    _close(write_fd)
+            assert child.stdout is not None and child.stderr is not None
+            stack.callback(child.stdout.close)
+            stack.callback(child.stderr.close)
+            stack.callback(_end_group, child)
         if on_start is not None:
             on_start(child.pid)
-        assert child.stdout is not None and child.stderr is not None
-        stack.callback(child.stdout.close)
-        stack.callback(child.stderr.close)
         out, err = _Tail(log_file), _Tail(log_file)
         sinks: dict[int, Callable[[bytes], object]] = {
             child.stdout.fileno(): _both(out.write, on_stdout),
@@ -175,7 +183,7 @@ def _drain(
     output_limit: int,
 ) -> tuple[bool, bool]:
     """Feed every stream to its sink until the program ends; return (timed out, wrote too much)."""
-    total = 0
+    total, after_end = 0, 0
     with selectors.DefaultSelector() as selector:
         for fd in sinks:
             selector.register(fd, selectors.EVENT_READ)
@@ -183,12 +191,14 @@ def _drain(
             left = deadline - time.monotonic()
             if left <= 0:
                 return True, False
-            # A grandchild may hold a pipe open after the program itself is gone: do not wait for it.
+            # A grandchild may hold a pipe open, and write, after the program itself is gone: what the pipes
+            # held then is read, and no more is waited for.
             ready = selector.select(min(left, 0.25))
-            if not ready and child.poll() is not None:
+            after_end += child.poll() is not None
+            if after_end and (not ready or after_end > 3):
                 return False, False
             for key, _ in ready:
-                chunk = os.read(key.fd, 65536)
+                chunk = os.read(key.fd, CHUNK_BYTES)
                 if not chunk:
                     selector.unregister(key.fd)
                     continue
@@ -210,6 +220,27 @@ def _end_group(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP take effect after the block. The child does not inherit this, as it would a
+    signal mask."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs handlers in the main thread only
+        return
+    came: list[int] = []
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    usual = {number: handler for number, handler in usual.items() if callable(handler)}  # not SIG_IGN
+    for number in usual:
+        signal.signal(number, lambda caught, _frame: came.append(caught))
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def _close(fd: int) -> None:
     with contextlib.suppress(OSError):
         os.close(fd)
@@ -229,7 +260,8 @@ def interrupt_on_sigterm() -> None:
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, interrupt)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup: to be outlived, then
+                signal.signal(number, interrupt)
 
 
 def probe(argv: Sequence[str], *, timeout_s: float = 10, env: Mapping[str, str] | None = None) -> str | None:

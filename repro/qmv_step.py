@@ -305,7 +305,7 @@ def time_chain(weight, x, share, rng) -> dict:
         "bend": bend(points["op"]),
         # A link has 2 launches, or 4: when the host needs as long for them as the link takes, it is the host
         # that is timed.
-        "launch_bound": on_gpu and (slope < 1.25 * 2 * alone or slope + 2 * glue_s < 1.1 * 4 * alone),
+        "launch_bound": on_gpu and (slope < 1.25 * 2 * alone or slope + 2 * glue_s < 1.25 * 4 * alone),
         "points": points,
         "samples_s": [s - glue_s for s in pass_slopes(points["op"])],
         "warm_up": warm,
@@ -693,6 +693,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--budget", type=float, metavar="SECONDS", help="about how long (default 40 on a GPU, 12 on a CPU)")
     add("--compat", action="store_true", help="measure as #3553 does, and print its lines alone")
     add("--json", metavar="PATH|FD", help="protocol v1, one JSON object a line")
+    add("--list", action="store_true", help="print the cases and stop")
     args = parser.parse_args(argv)
     on = backend()
     if args.budget is None:
@@ -712,6 +713,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     args = parse_arguments()
+    if args.list:
+        for block in cells_of(args, random.Random(args.seed)):
+            case = block_case(args, block)
+            for M in args.rows:
+                print(*(f"{k}={v}" for k, v in {**case, "M": M, "timing": "+".join(args.timing)}.items()))
+        return 0
     results = run(args, Output(args.json))
     if args.json is None:
         if not results:

@@ -1,11 +1,20 @@
-"""What tests of several rooms share: wheels are downloaded once a session."""
+"""What tests of several rooms share: wheels are downloaded once a session, fake ones come from a folder."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+from bisect_tool import process
+
+# The machine may be busy with other tests: how long one example takes says nothing.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +22,28 @@ def wheel_builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``builds/`` folder that real releases are installed into, or the one that the variable names."""
     named = os.environ.get("BISECT_TOOL_TEST_BUILDS")
     return Path(named).absolute() if named else tmp_path_factory.mktemp("builds")
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only place uv may install from."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    monkeypatch.delenv("UV_CACHE_DIR", raising=False)
+    return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting a small file system takes root on Linux")
+    mounted = process.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], timeout_s=10)
+    if not mounted.ok:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.last_line()}")
+    yield folder
+    process.run(["umount", "--lazy", str(folder)], timeout_s=10)

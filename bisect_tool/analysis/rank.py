@@ -7,6 +7,7 @@ They assume independent replicates, symmetric about the centre, and no distribut
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Interval:
         return (self.high - self.low) / 2 / abs(self.centre) if self.centre else math.inf
 
 
+@functools.cache  # a table asks for the same n in every cell, and the work grows with its cube
 def signed_rank_cut(n: int, alpha: float) -> int:
     """How many of the n(n+1)/2 sorted Walsh averages lie outside the interval, on each side.
 

@@ -50,8 +50,22 @@ def counted(lines: Iterable[Line]) -> list[Line]:
     ]
 
 
+def arms(lines: Iterable[Line]) -> list[str]:
+    """The arms in the order in which they were asked for; that of the runs is shuffled."""
+    named: dict[str, None] = {}
+    ran: dict[str, None] = {}
+    for line in lines:
+        if line["kind"] == "arm":
+            named[line["arm"]] = None
+        elif line["kind"] == "run":
+            ran[line["arm"]] = None
+    return list(named | ran)
+
+
 def blocks(lines: Iterable[Line]) -> list[Block]:
-    """Every step table there is, in the order of arms and shapes as first asked for, controls last."""
+    """Every step table there is: the largest weight first, each with its arms as asked for, controls last."""
+    lines = list(lines)
+    place = {arm: i for i, arm in enumerate(arms(lines))}
     found: dict[tuple[str, Key], Block] = {}
     for run in counted(lines):
         for line in run.get("cases", ()):
@@ -60,7 +74,7 @@ def blocks(lines: Iterable[Line]) -> list[Block]:
             M = int(line["case"]["M"])
             block.times.setdefault(M, {})[run["round"]] = float(line["time_s"])
             block.lines.setdefault(M, []).append(line)
-    return sorted(found.values(), key=_shown_order)
+    return sorted(found.values(), key=lambda block: (*_shown_order(block), place[block.arm]))
 
 
 def _shown_order(block: Block) -> tuple[Any, ...]:
@@ -70,31 +84,39 @@ def _shown_order(block: Block) -> tuple[Any, ...]:
 
 
 def metrics(lines: Iterable[Line]) -> list[Metric]:
-    """Every metric that the scripts printed; a name printed twice in one run keeps its last value."""
+    """Every metric that the scripts printed, as first printed, each with its arms in the order asked for.
+
+    A name printed twice in one run keeps its last value.
+    """
+    lines = list(lines)
     found: dict[tuple[str, str], Metric] = {}
     for run in counted(lines):
         for said in run.get("metrics", ()):
             key = (run["arm"], said["metric"])
             metric = found.setdefault(key, Metric(*key, unit=str(said.get("unit", ""))))
             metric.values[run["round"]] = float(said["value"])
-    return list(found.values())
+    names = {name: i for i, name in enumerate(dict.fromkeys(name for _, name in found))}
+    place = {arm: i for i, arm in enumerate(arms(lines))}
+    return sorted(found.values(), key=lambda metric: (names[metric.name], place[metric.arm]))
 
 
 def widest(lines: Iterable[Line]) -> float | None:
     """Half-width, as a share, of the widest interval that the stop rule looks at; None when there is nothing
     to look at (scripts that speak by their exit code alone), infinite while an interval is still missing.
 
-    It looks at ratios of neighbouring M within a round, at times where there is one M, and at metrics.
+    It looks at ratios of neighbouring M within a round, at times where no two M are neighbours, and at
+    metrics; not at arms that were dropped, whose intervals can grow no narrower.
     """
     lines = list(lines)
+    dropped = {line["arm"] for line in lines if line["kind"] == "dropped"}
     widths = []
     for block in blocks(lines):
-        if block.control:
+        if block.control or block.arm in dropped:
             continue
         pairs = [(M, M - 1) for M in block.times if M - 1 in block.times]
         series = [_ratios(block.times[a], block.times[b]) for a, b in pairs] or list(block.times.values())
         widths += [_half_width(one) for one in series]
-    widths += [_half_width(metric.values) for metric in metrics(lines)]
+    widths += [_half_width(metric.values) for metric in metrics(lines) if metric.arm not in dropped]
     return max(widths, default=None)
 
 

@@ -38,13 +38,17 @@ def rows(times: Mapping[int, Mapping[int, float]]) -> list[Row]:
     found = []
     for M in sorted(times):
         step, over_one = (
-            _ratio(times[M], times[other]) if other != M and other in times else None for other in (M - 1, 1)
+            ratio(times[M], times[other]) if other != M and other in times else None for other in (M - 1, 1)
         )
         found.append(Row(M, log_centre(list(times[M].values())), step, over_one))
     return found
 
 
-def _ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Interval | None:
+def ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Interval | None:
+    """Of two series by round, taken within each round that both have; None when there is none.
+
+    Raises ValueError where a value is not a finite number above 0.
+    """
     shared = [above[r] / below[r] for r in above if r in below]
     return log_centre(shared) if shared else None
 
@@ -78,9 +82,11 @@ def pattern_3553(found: Sequence[Row]) -> Pattern | None:
     assert three.high is not None
     if two.low > 1 + FLAT:
         return Pattern("absent", f"M=2 already costs {_change(two)} against M=1")
+    if two.high < 1 - FLAT:
+        return Pattern("absent", f"M=2 costs {_change(two)} against M=1")
     if three.high < 1 + STEP:
         return Pattern("absent", f"M=3 costs {_change(three)} against M=2")
-    if two.high <= 1 + FLAT and three.low >= 1 + STEP:
+    if two.low >= 1 - FLAT and two.high <= 1 + FLAT and three.low >= 1 + STEP:
         return Pattern("present", f"M=2 costs {_change(two)} against M=1, M=3 {_change(three)} against M=2")
     return Pattern("unclear", "the intervals straddle its limits (M=2 within 10 %, M=3 at least 10 % more)")
 

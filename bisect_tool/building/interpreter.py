@@ -11,11 +11,16 @@ from bisect_tool import process
 from bisect_tool.building.installer import reason, uv_binary, uv_environment
 from bisect_tool.errors import ToolMissing
 
-# `_base_executable` leads out of a virtual environment; free-threaded builds have wheels of their own.
+# Out of a virtual environment: to `_base_executable`, which up to 3.10 can lead back into it, else to the
+# base's own binary. Free-threaded builds have wheels of their own.
 DESCRIBE = """
-import json, platform, sys, sysconfig
+import json, os, platform, sys, sysconfig
+base = os.path.join(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2])
+path = getattr(sys, "_base_executable", None) or sys.executable
+if sys.prefix != sys.base_prefix and path.startswith(sys.prefix + os.sep) and os.path.exists(base):
+    path = base
 print(json.dumps({
-    "path": getattr(sys, "_base_executable", None) or sys.executable,
+    "path": path,
     "version": platform.python_version(),
     "abi": "cp%d%d" % sys.version_info[:2] + ("t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""),
     "platform": sysconfig.get_platform(),

@@ -46,9 +46,9 @@ class Watch:
             click.echo(text, err=True)
 
     def progress(self, at: Progress) -> None:
-        left = f", {duration_text(at.left_s)} left" if at.left_s else ""
-        span = f"{at.least}" if at.most <= at.least else f"{at.least} to {at.most}"
-        text = f"round {at.round} of {span}: mlx {at.arm}{left}"
+        bound = "" if at.most <= at.least else "at most "
+        left = f", {bound}{duration_text(at.left_s)} left" if at.left_s else ""
+        text = f"round {at.round} of {bound}{at.most}: mlx {at.arm}{left}"
         if self._bar is not None:
             self._bar.update(self._task, description=text, total=at.most, completed=at.round - 1)
         elif not self._quiet and at.round != self._last_round:

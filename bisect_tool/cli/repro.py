@@ -66,10 +66,15 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     from bisect_tool.reporting.report import enough
 
     revisions, script_args = _split(ctx, options["revisions"], options["script"])
+    case_arguments = _case_arguments(options)
+    if options["script"] and case_arguments:
+        raise click.UsageError(
+            f"{case_arguments[0]} is for the canonical repro; give your script's arguments after --", ctx
+        )
     asked = repro.Request(
         revisions=revisions,
         script=options["script"],
-        script_args=script_args if options["script"] else _case_arguments(options),
+        script_args=script_args if options["script"] else case_arguments,
         backend=options["backend"],
         python=options["python"],
         env_options=options["env_options"],

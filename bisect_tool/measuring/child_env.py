@@ -9,6 +9,8 @@ from pathlib import Path
 
 from bisect_tool.errors import UsageProblem
 
+# Whatever it begins with, a name like these is no switch of MLX.
+_SECRET = re.compile(r".*(TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE|_KEY$|AUTH)", re.I)
 # PATH and locale; scratch space; which SDK and device; MLX's own switches. Nothing else.
 _ALLOWED = re.compile(
     r"PATH|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR"
@@ -25,7 +27,7 @@ def child_environment(
 ) -> dict[str, str]:
     """The allowed variables of ``source`` (default: ours), a private HOME, and ``extra`` on top."""
     given = os.environ if source is None else source
-    kept = {name: value for name, value in given.items() if _ALLOWED.fullmatch(name)}
+    kept = {n: v for n, v in given.items() if _ALLOWED.fullmatch(n) and not _SECRET.match(n)}
     kept.update(HOME=str(home), PYTHONNOUSERSITE="1", PYTHONUNBUFFERED="1")
     kept.update(extra)
     return kept
@@ -50,4 +52,22 @@ def recorded(environment: Mapping[str, str]) -> dict[str, str]:
     """What of a run's environment belongs into the record: what can change a result, never a secret."""
     keep = re.compile(r"(MLX|MTL|METAL|CUDA|NVIDIA|OMP|OPENBLAS|VECLIB)_.*")
     places = {"CUDA_HOME", "CUDA_PATH", "CUDA_CACHE_PATH", "NVIDIA_DRIVER_CAPABILITIES"}
-    return {n: v for n, v in sorted(environment.items()) if keep.fullmatch(n) and n not in places}
+    return {
+        n: v
+        for n, v in sorted(environment.items())
+        if keep.fullmatch(n) and n not in places and not _SECRET.match(n)
+    }
+
+
+def without_values(command: Sequence[str]) -> list[str]:
+    """A command line whose ``--env NAME=VALUE`` says NAME alone where the value does not belong into the
+    record."""
+    words: list[str] = []
+    for word in command:
+        given = "--env=" if word.startswith("--env=") else ""
+        if given or words[-1:] == ["--env"]:
+            name, _, value = word.removeprefix(given).partition("=")
+            words.append(word if recorded({name: value}) else given + name)
+        else:
+            words.append(word)
+    return words

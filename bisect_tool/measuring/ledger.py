@@ -12,8 +12,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from bisect_tool.errors import DiskFull, LedgerDamaged, NoSuchSession, ToolError
 
 SCHEMA = 1
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 SUFFIX = ".jsonl"
 Line = dict[str, Any]
 
@@ -64,16 +65,21 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, line: Line) -> None:
-        """Write one line and wait until it is on the disk. Raises DiskFull, and then leaves no half line."""
-        data = (json.dumps(line, separators=(",", ":")) + "\n").encode()
-        with _disk_errors(self.path), self.path.open("ab") as file:
+    def append(self, *lines: Line) -> None:
+        """Write lines, at once, and wait until they are on the disk.
+
+        Raises DiskFull. Whatever it raises, no half line is left.
+        """
+        data = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode()
+        # Unbuffered: a buffer would write what it still holds before it truncates, and again when closed.
+        with _disk_errors(self.path), self.path.open("ab", buffering=0) as file:
             end = file.tell()
             try:
-                file.write(data)
-                file.flush()
+                left = memoryview(data)
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
-            except OSError:
+            except BaseException:
                 file.truncate(end)
                 raise
 
@@ -83,7 +89,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        if problem.errno in NO_ROOM:
             raise DiskFull(
                 f"no room left to record a run in {path.parent}",
                 "the runs before it are kept",
@@ -95,27 +101,31 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def create(builds: Path, header: Line) -> Iterator[Ledger]:
-    """Start a session. The header gets ``kind``, ``schema`` and must have an ``id``."""
+def create(builds: Path, header: Line, lines: Sequence[Line] = ()) -> Iterator[Ledger]:
+    """Start a session with its first lines. The header gets ``kind``, ``schema`` and must have an ``id``."""
     path = folder(builds) / f"{header['id']}{SUFFIX}"
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path):
-        ledger = Ledger(path)
-        ledger.append({"kind": "session", "schema": SCHEMA, **header})
-        yield ledger
+        # Under another name first: killed in between, no ledger without its header and arms is left.
+        fresh = Ledger(path.with_suffix(".new"))
+        try:
+            fresh.append({"kind": "session", "schema": SCHEMA, **header}, *lines)
+            fresh.path.rename(path)
+        finally:
+            fresh.path.unlink(missing_ok=True)
+        yield Ledger(path)
 
 
 @contextmanager
 def reopen(path: Path) -> Iterator[tuple[Ledger, Session]]:
     """Open a session to go on with it; drops a last line that was cut short."""
     with _locked(path):
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with _disk_errors(path), path.open("r+b") as file:
-                file.truncate(whole)
-        yield Ledger(path), read(path)
+        session = read(path)
+        with _disk_errors(path), path.open("r+b") as file:
+            whole = file.read().rfind(b"\n") + 1
+            file.truncate(whole)
+        yield Ledger(path), session
 
 
 @contextmanager
@@ -123,13 +133,14 @@ def _locked(path: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ToolError(
-            f"session {path.stem} is being measured by another bisect_tool",
-            remedy="wait for it to end, or start a session of your own without --resume",
-        ) from None
+    with _disk_errors(path):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ToolError(
+                f"session {path.stem} is being measured by another bisect_tool",
+                remedy="wait for it to end, or start a session of your own without --resume",
+            ) from None
     try:
         yield
     finally:
@@ -184,9 +195,12 @@ def find(builds: Path, name: str | None) -> Path:
                 f"no session under {folder(builds)} yet", remedy="`bisect_tool repro` makes one"
             )
         return known[0]
-    if Path(name).is_file():
-        return Path(name)
-    hits = [path for path in known if path.stem.startswith(name)]
+    with suppress(OSError):  # a name too long for a file, say
+        if Path(name).is_file():
+            return Path(name)
+    hits = [path for path in known if path.stem == name] or [
+        path for path in known if path.stem.startswith(name)
+    ]
     if len(hits) != 1:
         what = "no session" if not hits else f"{len(hits)} sessions"
         raise NoSuchSession(

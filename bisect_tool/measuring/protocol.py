@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,8 +43,9 @@ class Reader:
         for line in lines:
             self._line(line)
         if len(self._pending) > MAX_LINE:
-            self._fault("a line without an end")
-            self._pending = b""
+            if self._only_json or self._pending.lstrip().startswith(b"{"):
+                self._fault("a line without an end")
+            self._pending = b"-"  # whatever follows belongs to that line
 
     def close(self) -> Transcript:
         if self._pending.strip():
@@ -58,7 +60,7 @@ class Reader:
             return
         try:
             said = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             if self._only_json or '"metric"' in text or not whole:
                 self._fault(f"{'half a line' if not whole else 'a line that is not JSON'}: {text[:60]!r}")
             return
@@ -67,25 +69,26 @@ class Reader:
 
     def _take(self, said: dict[str, Any]) -> None:
         t, kind = self.transcript, said.get("kind")
+        check = _CHECKS.get(kind) if isinstance(kind, str) else None
+        if check is None and "metric" in said:
+            kind, check = "metric", _metric
+        wrong = check(said) if check is not None else ""
+        if wrong:
+            self._fault(wrong)
+            return  # it is in the log; what is kept here can be computed with
         if kind == "host":
-            if said.get("protocol") != VERSION:
-                self._fault(f"protocol {said.get('protocol')!r}, where this tool speaks {VERSION}")
             t.host = said
         elif kind == "case":
-            if not _positive(said.get("time_s")) or not isinstance(said.get("case"), dict):
-                self._fault(f"a case whose time_s is {said.get('time_s')!r}")
             t.cases.append(said)
         elif kind == "sentinel":
-            t.sentinels[str(said.get("when"))] = said
+            t.sentinels[said["when"]] = said
         elif kind == "unsupported":
             t.unsupported.append(said)
         elif kind == "end":
             t.end = said
         elif kind == "attest":
             t.attest = said
-        elif "metric" in said:
-            if not isinstance(said["metric"], str) or not _number(said.get("value")):
-                self._fault(f"metric {said['metric']!r} with the value {said.get('value')!r}")
+        elif kind == "metric":
             t.metrics.append(said)
 
     def _fault(self, what: str) -> None:
@@ -93,11 +96,94 @@ class Reader:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """A finite number; an integer too large for a float is none."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _positive(value: object) -> bool:
     return _number(value) and value > 0  # type: ignore[operator]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+# What a line lacks, as ``a case whose time_s is nan``; empty when it can be used.
+
+
+def _metric(said: dict[str, Any]) -> str:
+    if isinstance(said["metric"], str) and _number(said.get("value")):
+        return ""
+    return f"metric {_shown(said['metric'])} with the value {_shown(said.get('value'))}"
+
+
+def _host(said: dict[str, Any]) -> str:
+    if said.get("protocol") != VERSION:
+        return f"protocol {_shown(said.get('protocol'))}, where this tool speaks {VERSION}"
+    kinds = {"device": dict, "pinned": dict, "libraries": list, "mlx": str, "module": str}
+    wrong = [name for name, kind in kinds.items() if name in said and not isinstance(said[name], kind)]
+    return f"a host whose {wrong[0]} is {_shown(said[wrong[0]])}" if wrong else ""
+
+
+def _case(said: dict[str, Any]) -> str:
+    case = said.get("case")
+    if not _positive(said.get("time_s")):
+        return f"a case whose time_s is {_shown(said.get('time_s'))}"
+    if not isinstance(case, dict) or any(isinstance(value, (dict, list)) for value in case.values()):
+        return f"a case whose case is {_shown(case)}"
+    quantized = ("bits", "group_size") if "quant" in case else ()
+    for name in ("K", "N", "M", *quantized):
+        if not isinstance(case.get(name), int) or not _positive(case[name]):
+            return f"a case whose {name} is {_shown(case.get(name))}"
+    for name in ("dtype", "timing", "cache"):
+        if not isinstance(case.get(name), str):
+            return f"a case whose {name} is {_shown(case.get(name))}"
+    if not _positive(said.get("bytes")):
+        return f"a case whose bytes is {_shown(said.get('bytes'))}"
+    warm = said.get("warm_up")
+    if not isinstance(said.get("samples_s"), list) or not said["samples_s"]:
+        return f"a case whose samples_s is {_shown(said.get('samples_s'))}"
+    if not isinstance(warm, dict) or not (_number(warm.get("seconds")) and _number(warm.get("ops"))):
+        return f"a case whose warm_up is {_shown(warm)}"
+    error = said.get("error", {"relative": 0.0})  # which may be NaN: then the result is, and is marked so
+    if not isinstance(error, dict) or not isinstance(error.get("relative"), (int, float)):
+        return f"a case whose error is {_shown(error)}"
+    return ""
+
+
+def _sentinel(said: dict[str, Any]) -> str:
+    if said.get("when") not in ("before", "after"):
+        return f"a sentinel of {_shown(said.get('when'))}"
+    wrong = [name for name in ("arithmetic_s", "bandwidth_s") if not _positive(said.get(name))]
+    return f"a sentinel whose {wrong[0]} is {_shown(said.get(wrong[0]))}" if wrong else ""
+
+
+def _unsupported(said: dict[str, Any]) -> str:
+    case, reason = said.get("case"), said.get("reason")
+    if not isinstance(case, dict) or not {"quant", "bits", "dtype"} <= case.keys():
+        return f"an unsupported case {_shown(case)}"
+    return "" if isinstance(reason, str) and reason.strip() else "an unsupported case without a reason"
+
+
+def _end(said: dict[str, Any]) -> str:
+    drift = said.get("drift")
+    if drift is None or (isinstance(drift, dict) and isinstance(drift.get("change"), (int, float))):
+        return ""
+    return f"an end whose drift is {_shown(drift)}"
+
+
+_CHECKS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "host": _host,
+    "case": _case,
+    "sentinel": _sentinel,
+    "unsupported": _unsupported,
+    "end": _end,
+    "attest": lambda _said: "",
+}
 
 
 def outcome_of_exit(code: int) -> str:

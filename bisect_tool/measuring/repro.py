@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bisect_tool import __version__
-from bisect_tool.errors import DiskFull, NoSuchSession, ToolError
+from bisect_tool.errors import DiskFull, Interrupted, LedgerDamaged, NoSuchSession, ToolError, UnknownRelease
 from bisect_tool.measuring import child_env, ledger
-from bisect_tool.measuring.run import Script
+from bisect_tool.measuring.run import Script, check_arguments
 from bisect_tool.measuring.session import (
     Arm,
     Listeners,
@@ -25,6 +25,8 @@ from bisect_tool.measuring.session import (
 from bisect_tool.upstream.revision import Revision
 
 if TYPE_CHECKING:
+    from packaging.version import Version
+
     from bisect_tool.building.backend import Backend
     from bisect_tool.building.interpreter import Interpreter
 
@@ -76,7 +78,7 @@ def measure(asked: Request, builds: Path, watch: Watcher, *, resume: bool) -> le
     extra = child_env.parse_env_options(asked.env_options)
     if not given:
         watch.phase("looking up the newest release")
-        given = [Revision.parse(str(backends.available(backend, python=interpreter)[0]))]
+        given = [_newest(backends.available(backend, python=interpreter), backend, interpreter)]
     revisions = _told_apart(given)
     plan = {
         "script": script.as_dict(),
@@ -88,9 +90,14 @@ def measure(asked: Request, builds: Path, watch: Watcher, *, resume: bool) -> le
     budget_s = asked.budget_s or BUDGET_S["cpu" if backend is backends.Backend.CPU else "gpu"]
     settings = Settings(budget_s, asked.width, asked.rounds, asked.timeout_s)
     if resume:
-        path = _unfinished(builds, plan, asked.seed)
+        path = _unfinished(builds, plan, asked.seed, watch)
         with ledger.reopen(path) as (book, session):
-            ready = _environments(revisions, backend, interpreter, builds, extra, watch, lambda _line: None)
+            # Those that took part from the start: rounds with other arms could not be told from the others.
+            began = {line["arm"]: line for line in session.of_kind("arm")}
+            going_on = [revision for revision in revisions if revision.text in began]
+            ready = _environments(going_on, backend, interpreter, builds, extra, watch, None)
+            for arm in ready:
+                _same_wheels(arm, began[arm.label])
             _measure(book, [session.header, *session.lines], ready, script, settings, watch)
         return ledger.read(path)
     header = {
@@ -105,16 +112,13 @@ def measure(asked: Request, builds: Path, watch: Watcher, *, resume: bool) -> le
     # Environments first: a session that measures nothing is not begun.
     noted: list[ledger.Line] = []
     ready = _environments(revisions, backend, interpreter, builds, extra, watch, noted.append)
+    check_arguments(ready[0].environment, script, ready[0].env)
     watch.phase("looking at this machine")
     from bisect_tool.measuring.host.facts import facts
 
     header["host"] = facts().as_dict()
-    with ledger.create(builds, header) as book:
-        lines: list[ledger.Line] = [{"kind": "session", **header}]
-        for line in noted:
-            book.append(line)
-            lines.append(line)
-        _measure(book, lines, ready, script, settings, watch)
+    with ledger.create(builds, header, noted) as book:
+        _measure(book, [{"kind": "session", **header}, *noted], ready, script, settings, watch)
         path = book.path
     return ledger.read(path)
 
@@ -134,10 +138,10 @@ def _measure(
         measuring.run()
     except KeyboardInterrupt:
         kept = len([line for line in rest if line["kind"] == "run"])
-        watch.remark(
-            f"{kept} runs are kept in session {header['id']}; the same command with --resume goes on"
-        )
-        raise
+        runs = "1 run is" if kept == 1 else f"{kept} runs are"
+        raise Interrupted(
+            "interrupted", f"{runs} kept in session {header['id']}", "the same command with --resume goes on"
+        ) from None
 
 
 def _environments(
@@ -147,10 +151,14 @@ def _environments(
     builds: Path,
     extra: list[tuple[str, str]],
     watch: Watcher,
-    note: Callable[[ledger.Line], None],
+    note: Callable[[ledger.Line], None] | None,
 ) -> list[Arm]:
-    """An arm for each revision whose environment could be made; raises when there is none."""
+    """An arm for each revision whose environment could be made; raises when there is none.
+
+    ``note`` gets the ledger's lines about them; without it, every one of them must be had.
+    """
     from bisect_tool.building.environment import ensure
+    from bisect_tool.building.making import explain
 
     arms: list[Arm] = []
     first: ToolError | None = None
@@ -165,9 +173,16 @@ def _environments(
                 on_wait=watch.remark,
                 run_env=child_env.child_environment(builds, extra),
             )
+            home = made.root / "home"
+            try:
+                home.mkdir(exist_ok=True)
+            except OSError as problem:
+                raise explain(problem, builds) from problem
         except DiskFull:
             raise
         except ToolError as problem:
+            if note is None:
+                raise
             first = first or problem
             note(
                 {
@@ -182,10 +197,9 @@ def _environments(
             continue
         if made.created:
             watch.remark(f"Made the environment of mlx {made.release} in {made.seconds:.1f} s")
-        home = made.root / "home"
-        home.mkdir(exist_ok=True)
         arm = Arm(revision, made, child_env.child_environment(home, [*extra, *revision.settings]))
-        note(arm_line(arm))
+        if note is not None:
+            note(arm_line(arm))
         arms.append(arm)
     if not arms:
         assert first is not None
@@ -193,11 +207,34 @@ def _environments(
     return arms
 
 
+def _newest(exist: Sequence[Version], backend: Backend, python: Interpreter) -> Revision:
+    if not exist:
+        raise UnknownRelease(
+            f"no release of mlx has a wheel for the {backend.value} backend with CPython {python.version} "
+            f"on {python.platform}",
+            remedy="choose another backend or another Python",
+        )
+    return Revision.parse(str(exist[0]))
+
+
+def _same_wheels(arm: Arm, began: ledger.Line) -> None:
+    if arm.environment.wheel_digest != began["wheel_digest"]:
+        raise ToolError(
+            f"the wheels of mlx {arm.label} are not those that the session began with",
+            "their contents differ",
+            "run it without --resume",
+        )
+
+
 def _command(asked: Request, revisions: list[Revision]) -> list[str]:
-    """What was typed, naming the release that was chosen when none was, and without ``--resume``."""
-    words = [word for word in asked.command if word != "--resume"]
+    """What was typed, to be recorded: naming the release that was chosen when none was, without ``--resume``,
+    and without values of ``--env`` that may be secrets."""
+    end = asked.command.index("--") if "--" in asked.command else len(asked.command)
+    ours, theirs = asked.command[:end], asked.command[end:]
+    words = child_env.without_values([word for word in ours if word != "--resume"])
     chosen = [] if asked.revisions else [revision.text for revision in revisions]
-    return [*words[:1], *chosen, *words[1:]]
+    after = words.index("repro") + 1 if "repro" in words else 0
+    return [*words[:after], *chosen, *words[after:], *theirs]
 
 
 def _told_apart(revisions: list[Revision]) -> list[Revision]:
@@ -213,10 +250,14 @@ def _told_apart(revisions: list[Revision]) -> list[Revision]:
     return named
 
 
-def _unfinished(builds: Path, plan: dict[str, Any], seed: int | None) -> Path:
+def _unfinished(builds: Path, plan: dict[str, Any], seed: int | None, watch: Watcher) -> Path:
     """The newest session of this plan that has no end. Raises NoSuchSession."""
     for path in ledger.sessions(builds):
-        session = ledger.read(path)
+        try:
+            session = ledger.read(path)
+        except LedgerDamaged as problem:
+            watch.remark(f"passed over: {problem.line()}")
+            continue
         same = {name: value for name, value in session.header["plan"].items() if name != "seed"} == plan
         if same and not session.ended and seed in (None, session.header["plan"]["seed"]):
             return path

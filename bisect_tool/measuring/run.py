@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +15,12 @@ from typing import Any
 
 from bisect_tool import process
 from bisect_tool.building.environment import Environment
-from bisect_tool.errors import UsageProblem
-from bisect_tool.measuring import protocol
+from bisect_tool.errors import DiskFull, UsageProblem
+from bisect_tool.measuring import ledger, protocol
 from bisect_tool.paths import repro_script
 
 CANONICAL = "qmv_step.py"
+_OF_MLX = re.compile(r"/libmlx[^/]*$|/mlx/core\.[^/]*$")
 OUTPUT_LIMIT = 64 * 1024 * 1024  # bytes over all streams of a run
 
 
@@ -77,13 +80,15 @@ def run_once(
         def channel_args(fd: int) -> list[str]:
             return [str(fd), str(script.path), *script.args]
 
-    log.parent.mkdir(parents=True, exist_ok=True)
     started = time.time()
+
+    unable = ""
 
     def on_start(pid: int) -> None:
         running.write_text(json.dumps({"pid": pid, "started": time.time()}))
 
     try:
+        log.parent.mkdir(parents=True, exist_ok=True)
         done = process.run(
             argv,
             env=env,
@@ -96,21 +101,34 @@ def run_once(
             on_start=on_start,
             on_stdout=None if script.canonical else spoken.feed,
         )
+    except OSError as problem:
+        if problem.errno in ledger.NO_ROOM:
+            raise DiskFull(
+                f"no room left in {log.parent} for the log of a run",
+                "the runs before it are kept",
+                "free some space and go on with --resume",
+            ) from problem
+        # The environment was removed while we measured, say.
+        where = f": {problem.filename}" if problem.filename else ""
+        unable = f"could not be started: {problem.strerror or problem}{where}"
+        done = process.Finished(tuple(argv), 127, "", "", time.time() - started)
     finally:
-        running.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            running.unlink(missing_ok=True)
     said = reader.close()
     if not script.canonical:
         attest, said = said.attest, spoken.close()
         said.attest = attest
-    outcome, reason = _judge(done, said, script, environment)
+    outcome, reason = ("failed", unable) if unable else _judge(done, said, script, environment)
+    proof = said.attest or said.host or {}
     return {
         "outcome": outcome,
         "reason": reason,
         "exit_code": done.returncode,
         "wall_s": round(done.wall_s, 3),
         "started": started,
-        "mlx": (said.host or said.attest or {}).get("mlx"),
-        "module": (said.host or said.attest or {}).get("module"),
+        "mlx": proof.get("mlx"),
+        "module": proof.get("module"),
         "device": (said.host or {}).get("device", {}),
         "pinned": (said.host or {}).get("pinned", {}),
         "cases": said.cases,
@@ -127,13 +145,17 @@ def _judge(
 ) -> tuple[str, str]:
     """Outcome (ok, good, bad, skip, failed) and its reason in one clause."""
     if done.timed_out or done.output_exceeded or done.returncode < 0:
-        last = done.last_line()
-        return "failed", done.describe() + (f": {last}" if last and done.returncode < 0 else "")
-    wrong = wrong_mlx(said.host or said.attest, environment, required=script.canonical)
-    if wrong:
-        return "failed", wrong
+        last = "" if done.output_exceeded else done.last_line()
+        return "failed", done.describe() + (f": {last}" if last else "")
     if said.problem:
         return "failed", said.problem
+    if script.canonical and said.host is None and done.returncode != 0:
+        return "failed", f"{done.describe()}: {done.last_line()}"
+    # What our own wrapper saw, and what the script says of itself.
+    for proof in (said.attest, said.host):
+        wrong = wrong_mlx(proof, environment, required=script.canonical and proof is said.host)
+        if wrong:
+            return "failed", wrong
     if script.canonical:
         if done.returncode != 0:
             return "failed", f"{done.describe()}: {done.last_line()}"
@@ -160,10 +182,26 @@ def wrong_mlx(said: Mapping[str, Any] | None, environment: Environment, *, requi
     if said.get("mlx") != environment.mlx_version:
         return f"ran mlx {said.get('mlx')}, not {environment.mlx_version}"
     inside = os.path.realpath(environment.root) + os.sep
-    for name in [said["module"], *said.get("libraries", [])]:
+    # By the file's own name: a Python below a folder called "mlx" maps libraries that are none of MLX's.
+    libraries = [name for name in said.get("libraries", []) if _OF_MLX.search(name)]
+    for name in [said["module"], *libraries]:
         if not os.path.realpath(name).startswith(inside):
             return f"loaded {name}, which is not of this environment"
     return ""
+
+
+def check_arguments(environment: Environment, script: Script, env: Mapping[str, str]) -> None:
+    """Let the canonical repro parse its arguments, before anything is recorded. Raises UsageProblem.
+
+    Only it knows what they mean; a user's script is not asked.
+    """
+    if not script.canonical:
+        return
+    argv = [str(environment.python), "-s", str(script.path), *script.args, "--list"]
+    done = process.run(argv, env=env, cwd=environment.root, timeout_s=120)
+    if done.returncode == 2:
+        message = re.sub(r"^\S+: error: ", "", done.last_line())
+        raise UsageProblem(message, remedy="see `bisect_tool repro --help`")
 
 
 def end_leftover(running: Path) -> None:

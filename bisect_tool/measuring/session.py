@@ -7,6 +7,7 @@ and measures nothing twice.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -134,7 +135,7 @@ class Measuring:
         if not self.live():
             return "every arm failed"
         if self.settings.rounds is not None and rounds >= self.settings.rounds:
-            return f"{rounds} rounds, as asked for"
+            return f"{rounds} {'round' if rounds == 1 else 'rounds'}, as asked for"
         if self.settings.rounds is None and rounds >= MIN_ROUNDS:
             width = widest(self.lines)
             if width is None:
@@ -168,7 +169,8 @@ class Measuring:
     def _one(self, arm: Arm, number: int, slot: int, order: list[str]) -> bool:
         """One run and its record; False when it made the round be discarded."""
         before = state()
-        log = self.book.path.with_suffix("") / f"{number:03d}-{slot}-{arm.label.replace('/', '_')}.log"
+        name = re.sub(r"[^\w.,=-]", "_", arm.label)[:80]
+        log = self.book.path.with_suffix("") / f"{number:03d}-{slot}-{name}.log"
         record = run_once(
             arm.environment,
             self.script,
@@ -181,50 +183,51 @@ class Measuring:
         after = state()
         found = guard.complaints(before, after)
         history = [r["sentinels"] for r in counted(self.lines) if r["arm"] == arm.label and r["sentinels"]]
-        self._append(
-            {
-                "kind": "run",
-                "round": number,
-                "slot": slot,
-                "order": order,
-                "arm": arm.label,
-                "revision": {
-                    "release": arm.environment.release,
-                    "wheel_digest": arm.environment.wheel_digest,
-                },
-                **record,
-                "guard": {"before": before.as_dict(), "after": after.as_dict()},
-                "notes": [complaint.text for complaint in found if complaint.severity == "note"],
-            }
-        )
-        if record["outcome"] in ("failed", "skip"):
-            self._failed(arm, record, log)
-            return True
+        run: ledger.Line = {
+            "kind": "run",
+            "round": number,
+            "slot": slot,
+            "order": order,
+            "arm": arm.label,
+            "revision": {
+                "release": arm.environment.release,
+                "wheel_digest": arm.environment.wheel_digest,
+            },
+            **record,
+            "guard": {"before": before.as_dict(), "after": after.as_dict()},
+            "notes": [complaint.text for complaint in found if complaint.severity == "note"],
+        }
         reasons = [complaint.text for complaint in found if complaint.severity == "discard"]
-        reasons.append(unsteady(record["sentinels"], history))
-        return not self._discard(number, [reason for reason in reasons if reason])
+        if record["outcome"] in ("failed", "skip"):
+            verdict, remark = self._failed(arm, record, log)
+        else:
+            reasons.append(unsteady(record["sentinels"], history))
+            verdict, remark = self._discard(number, [reason for reason in reasons if reason])
+        # In one piece: killed in between, a run would count that must not.
+        self._append(run, *verdict)
+        if remark:
+            self.listeners.remark(remark)
+        return number not in self._discarded()
 
-    def _failed(self, arm: Arm, record: Mapping[str, Any], log: Path) -> None:
-        last = [run["outcome"] for run in self._runs() if run["arm"] == arm.label][-TRIES:]
-        again = len(last) < TRIES or any(outcome not in ("failed", "skip") for outcome in last)
+    def _failed(self, arm: Arm, record: Mapping[str, Any], log: Path) -> tuple[list[ledger.Line], str]:
+        """What a failed run means for its arm: lines for the ledger, and a remark."""
+        before = [run["outcome"] for run in self._runs() if run["arm"] == arm.label][1 - TRIES :]
+        again = len(before) < TRIES - 1 or any(outcome not in ("failed", "skip") for outcome in before)
         hopeless = record["outcome"] == "skip" or str(record["reason"]).startswith("ran past")
         if again and not hopeless:
-            self.listeners.remark(f"{arm.label}: {record['reason']}; trying once more")
-            return
+            return [], f"{arm.label}: {record['reason']}; trying once more"
         reason = f"{record['reason']} (log: {log})"
-        self._append({"kind": "dropped", "arm": arm.label, "reason": reason})
-        self.listeners.remark(f"{arm.label} takes no further part: {reason}")
+        line = {"kind": "dropped", "arm": arm.label, "reason": reason}
+        return [line], f"{arm.label} takes no further part: {reason}"
 
-    def _discard(self, number: int, reasons: list[str]) -> bool:
+    def _discard(self, number: int, reasons: list[str]) -> tuple[list[ledger.Line], str]:
         """Discard the round, unless too many were: an unsteady machine must not keep us for ever."""
         if not reasons:
-            return False
+            return [], ""
+        why = "; ".join(reasons)
         if len(self._discarded()) >= self.discards_allowed():
-            self._append({"kind": "unsteady", "round": number, "reason": "; ".join(reasons)})
-            return False
-        self._append({"kind": "discard", "round": number, "reason": "; ".join(reasons)})
-        self.listeners.remark(f"round {number} discarded: {'; '.join(reasons)}")
-        return True
+            return [{"kind": "unsteady", "round": number, "reason": why}], ""
+        return [{"kind": "discard", "round": number, "reason": why}], f"round {number} discarded: {why}"
 
     def discards_allowed(self) -> int:
         """Two, and one more for every three rounds that count: about a quarter of all in the long run."""
@@ -237,9 +240,9 @@ class Measuring:
         most = min(least, by_budget) if self.settings.rounds else by_budget
         return Progress(done + 1, min(least, most), most, label, left_s=(most - done) * each)
 
-    def _append(self, line: ledger.Line) -> None:
-        self.book.append(line)
-        self.lines.append(line)
+    def _append(self, *lines: ledger.Line) -> None:
+        self.book.append(*lines)
+        self.lines += lines
 
     def _running(self) -> Path:
         return self.book.path.with_suffix(".running")

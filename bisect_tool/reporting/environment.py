@@ -47,10 +47,6 @@ def _arms(lines: Sequence[Line]) -> list[tuple[str, str]]:
                 f"Python {line['python']}" + (f", {env}" if env else "")
             )
             found.append((f"mlx {line['arm']}", text))
-        elif line["kind"] == "failed-arm":
-            found.append((f"mlx {line['arm']}", f"not measured: {line['reason']}"))
-        elif line["kind"] == "dropped":
-            found.append((f"mlx {line['arm']}", f"dropped: {line['reason']}"))
     architectures = {
         run["device"]["architecture"] for run in counted(lines) if run.get("device", {}).get("architecture")
     }

@@ -11,7 +11,7 @@ from typing import Any
 from bisect_tool.analysis import series, steps
 from bisect_tool.analysis.rank import MIN_ROUNDS, Interval, hodges_lehmann, log_centre
 from bisect_tool.reporting import environment, step_table
-from bisect_tool.reporting.text import table, with_interval
+from bisect_tool.reporting.text import UNITS, table, time_unit, with_interval
 
 Line = Mapping[str, Any]
 FOOT = (
@@ -19,6 +19,7 @@ FOOT = (
     "on its own; a round is one fresh process; ratios are taken within a round. "
     "`error`: largest relative error against the dequantized weight in float32."
 )
+NOTHING = "Nothing was measured."
 LABELS = {
     (5120, 5120): "attn q/o",
     (5120, 1024): "attn k/v",
@@ -39,14 +40,20 @@ def markdown(header: Line, lines: Sequence[Line]) -> str:
     metrics = series.metrics(lines)
     if metrics:
         parts.append(metric_table(metrics))
-    verdicts = exit_table(lines)
+    verdicts = "" if header["plan"]["script"]["canonical"] else exit_table(lines)
     if verdicts and not shown and not metrics:
         parts.append(verdicts)
     if not parts:
-        parts.append("Nothing was measured.")
+        parts.append(NOTHING)
+    missing = [
+        f"mlx {line['arm']} is missing: {line['reason']}"
+        for line in lines
+        if line["kind"] in ("failed-arm", "dropped")
+    ]
     controls = [step_table.control(block) for block in found if block.control]
     unsupported = _unsupported(lines)
-    parts += ["\n".join(f"- {text}" for text in controls + unsupported)] if controls or unsupported else []
+    remarks = missing + controls + unsupported
+    parts += ["\n".join(f"- {text}" for text in remarks)] if remarks else []
     if shown or metrics:
         parts.append(FOOT if shown else FOOT.split(" `error`")[0])
     parts.append(environment.block(header, lines))
@@ -72,17 +79,20 @@ def _unsupported(lines: Sequence[Line]) -> list[str]:
 
 
 def metric_table(metrics: Sequence[series.Metric]) -> str:
-    """One row for each arm and metric of a user's own script."""
+    """One row for each arm and metric of a user's own script; seconds in the unit that suits them."""
     rows = []
-    first: dict[str, Interval] = {}
+    first: dict[str, series.Metric] = {}
     for metric in metrics:
+        base = first.setdefault(metric.name, metric)
         centre = metric_centre(metric)
-        base = first.setdefault(metric.name, centre)
-        against = f"{centre.centre / base.centre:.4g}" if base.centre and centre is not base else ""
-        rows.append(
-            [metric.name, f"mlx {metric.arm}", with_interval(centre), metric.unit, against, str(centre.n)]
-        )
-    return table(["metric", "arm", "value [95 %]", "unit", "/ first arm", "rounds"], rows)
+        positive = min(*metric.values.values(), *base.values.values()) > 0
+        in_seconds = metric.unit == "s" and positive
+        unit = time_unit([metric_centre(base).centre]) if in_seconds else metric.unit
+        against = steps.ratio(metric.values, base.values) if metric is not base and positive else None
+        scale = UNITS[unit] if in_seconds else 1.0
+        cells = [with_interval(centre, scale), unit, with_interval(against)]
+        rows.append([metric.name, f"mlx {metric.arm}", *cells, str(centre.n)])
+    return table(["metric", "arm", "value [95 %]", "unit", "/ first arm [95 %]", "rounds"], rows)
 
 
 def metric_centre(metric: series.Metric) -> Interval:
@@ -112,31 +122,39 @@ def exit_table(lines: Sequence[Line]) -> str:
 
 
 def compat(lines: Sequence[Line]) -> str:
-    """#3553's own lines: one a shape, in ms; each number the median over processes of its mean."""
+    """#3553's own lines: one a shape, in ms; each number the median over processes of its mean.
+
+    Only times taken its way, one op an eval, are shown so.
+    """
+    blocks = [
+        block for block in series.blocks(lines) if not block.control and block.case["timing"] == "percall"
+    ]
+    if not blocks:
+        measured = bool(series.counted(lines))
+        return "No time was taken in #3553's way; use --compat or --timing percall." if measured else NOTHING
+    several = len({block.arm for block in blocks}) > 1
+    kinds = {step_table.how(block.case) for block in blocks}
     out = []
-    several = len({block.arm for block in series.blocks(lines)}) > 1
-    for block in series.blocks(lines):
-        if block.control:
-            continue
+    for block in blocks:
         ms = {M: statistics.median(by_round.values()) * 1e3 for M, by_round in sorted(block.times.items())}
         K, N = block.case["K"], block.case["N"]
         label = f" ({LABELS[K, N]})" if (K, N) in LABELS else ""
-        name = f"{'mlx ' + block.arm + ': ' if several else ''}{K} → {N}{label}:"
+        name = f"{step_table.shape(block.case)}{label}"
+        name += f" {step_table.how(block.case)}" if len(kinds) > 1 else ""
+        name = f"mlx {block.arm}: {name}:" if several else f"{name}:"
         text = f"{name:<28}" + "".join(f" M={M}={t:.3f}ms " for M, t in ms.items())
         if 1 in ms and 3 in ms:
             text += f" (M3/M1={ms[3] / ms[1]:.2f}x)"
-        counts = {(len(li["samples_s"]), li["warm_up"]["ops"]) for M in block.lines for li in block.lines[M]}
-        out.append((text, counts))
-    if not out:
-        return "Nothing was measured."
-    counts = set().union(*(c for _, c in out))
-    iterations, warm = sorted({c[0] for c in counts}), sorted({c[1] for c in counts})
+        out.append(text.rstrip())
+    cells = [line for block in blocks for by_m in block.lines.values() for line in by_m]
+    iterations = sorted({len(line["samples_s"]) for line in cells})
+    warm = sorted({line["warm_up"]["ops"] for line in cells})
     rounds = len({run["round"] for run in series.counted(lines)})
-    said = (
-        f"# mean of {_span(iterations)} evals after {_span(warm)} warm-ups, one op an eval, same weight;"
+    out.append(
+        f"# mean of {_span(iterations)} evals after {_span(warm)} warm-ups, one op an eval;"
         f" median of {rounds} processes"
     )
-    return "\n".join([*(text for text, _ in out), said])
+    return "\n".join(out)
 
 
 def _span(numbers: Sequence[int]) -> str:
@@ -170,7 +188,8 @@ def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
 def csv(lines: Sequence[Line]) -> str:
     import pandas
 
-    return str(pandas.DataFrame(rows(lines)).to_csv(index=False)).rstrip("\n")
+    # Objects: a column that some rows have not would turn its whole numbers into floats.
+    return str(pandas.DataFrame(rows(lines), dtype=object).to_csv(index=False)).rstrip("\n")
 
 
 def as_json(header: Line, lines: Sequence[Line]) -> str:

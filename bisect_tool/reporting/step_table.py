@@ -81,15 +81,30 @@ def summary(block: Block) -> str:
     if not any(row.step for row in rows):
         return where + "no two neighbouring M were measured; no statement about a step"
     largest = steps.largest_step(rows)
+    possible = steps.largest_possible(rows)
     if largest is not None and largest.step is not None:
         text = f"largest step M={largest.M - 1}→{largest.M}, {percent(largest.step)}"
+    elif possible is None:
+        return where + f"fewer than {MIN_ROUNDS} rounds have both of two neighbouring M; no statement"
+    elif any(row.step and row.step.low and row.step.low > 1 for row in rows):
+        # Seen, and too small to be called a step: nothing to do with what this host can see.
+        text = f"no step of {steps.MARGIN * 100:.0f} % or more (at most {possible * 100:.1f} %)"
     else:
-        possible = steps.largest_possible(rows) or 0.0
-        text = f"no step larger than {max(possible, 0.0):.1%} (what this host can see)"
+        text = f"no step larger than {max(possible, 0.0) * 100:.1f} % (what this host can see)"
     pattern = steps.pattern_3553(rows)
+    host = [M for M in (1, 2, 3) if M in block.lines and mostly(block.lines[M], "launch-bound")]
+    if pattern is not None and host:
+        pattern = steps.Pattern(
+            "unclear", f"M={', '.join(map(str, host))} launch-bound, so the host was timed"
+        )
     if pattern is not None:
         text += f"; #3553's pattern is {pattern.answer}: {pattern.why}"
     return where + text
+
+
+def mostly(lines: Sequence[Line], mark: str) -> bool:
+    """Whether more than half of the runs carry the mark."""
+    return 2 * sum(mark in line.get("marks", ()) for line in lines) > len(lines)
 
 
 def control(block: Block) -> str:

@@ -48,8 +48,8 @@ def percent(interval: Interval) -> str:
 
 
 def escape(text: str) -> str:
-    """Text for a cell: one line, with no bar that would end it."""
-    return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
+    """Text for a cell: one line, with no bar that would end it, also after a backslash of its own."""
+    return re.sub(r"\s+", " ", text).replace("\\", "\\\\").replace("|", "\\|").strip()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fake_mlx import GOOD, make_wheel, wait_for
 
 from bisect_tool import process
 from bisect_tool.building import making
@@ -30,7 +26,6 @@ from bisect_tool.errors import (
 )
 
 HERE = Backend.METAL if sys.platform == "darwin" else Backend.CPU
-GOOD = "__version__ = '9.9.9'\ndef run(): print('ran')\n"
 # Says that it was reached, then waits to be let go: holds a maker in the middle of its work.
 SLOW = GOOD + (
     "import os, time\n"
@@ -50,39 +45,6 @@ print(json.dumps({"created": made.created, "digest": made.wheel_digest}), flush=
 @pytest.fixture(scope="session")
 def python() -> Interpreter:
     return find_interpreter()
-
-
-@pytest.fixture
-def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only place uv may install from."""
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    monkeypatch.setenv("UV_NO_INDEX", "1")
-    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
-    monkeypatch.delenv("UV_CACHE_DIR", raising=False)
-    return folder
-
-
-def make_wheel(folder: Path, core: str, *, extra: bool = True, ballast_mib: int = 0) -> Path:
-    """A wheel ``mlx 9.9.9`` of one module; ``ballast_mib`` of zeros weigh nothing until they are unpacked."""
-    path = folder / "mlx-9.9.9-py3-none-any.whl"
-    about = "Metadata-Version: 2.1\nName: mlx\nVersion: 9.9.9\n" + ("Provides-Extra: cpu\n" if extra else "")
-    files = {
-        "mlx/core.py": core.encode(),
-        "mlx/ballast.bin": bytes(ballast_mib << 20),
-        "mlx-9.9.9.dist-info/METADATA": about.encode(),
-        "mlx-9.9.9.dist-info/entry_points.txt": b"[console_scripts]\nmlx.run = mlx.core:run\n",
-        "mlx-9.9.9.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "mlx-9.9.9.dist-info/RECORD,,\n"
-    for name, data in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
-        record += f"{name},sha256={digest},{len(data)}\n"
-    files["mlx-9.9.9.dist-info/RECORD"] = record.encode()
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
 
 
 def nothing_left(builds: Path) -> bool:
@@ -177,13 +139,6 @@ def start(tmp_path: Path) -> Iterator[Starter]:
     for child in started:
         child.kill()
         child.communicate()
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.01)
 
 
 @pytest.mark.usefixtures("wheels")
@@ -336,20 +291,6 @@ def test_interpreter_that_is_not_there(spec: str) -> None:
 
 
 # --- the disk ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("mounting a small file system takes root on Linux")
-    mounted = process.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], timeout_s=10)
-    if not mounted.ok:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.last_line()}")
-    yield folder
-    process.run(["umount", "--lazy", str(folder)], timeout_s=10)
 
 
 def test_disk_fills_up_while_installing(
