@@ -353,8 +353,14 @@ def time_percall(weight, x, share, rng, compat: bool) -> dict:
         samples.append(call())
     nothing = mx.zeros((1,))
     floor = statistics.median(timed_eval(nothing + 1) for _ in range(30))
-    centre = statistics.fmean(samples) if compat else statistics.median(samples)
-    return {"time_s": centre, "floor_s": floor, "samples_s": samples, "warm_up": warm}
+    centre = statistics.fmean if compat else statistics.median
+    return {
+        "time_s": centre(samples),
+        "centre": "mean" if compat else "median",
+        "floor_s": floor,
+        "samples_s": samples,
+        "warm_up": warm,
+    }
 
 
 def pass_slopes(points: list[tuple[int, float]]) -> list[float]:

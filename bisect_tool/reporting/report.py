@@ -150,8 +150,9 @@ def compat(lines: Sequence[Line]) -> str:
     iterations = sorted({len(line["samples_s"]) for line in cells})
     warm = sorted({line["warm_up"]["ops"] for line in cells})
     rounds = len({run["round"] for run in series.counted(lines)})
+    centre = " or ".join(sorted({line["centre"] for line in cells}))
     out.append(
-        f"# mean of {_span(iterations)} evals after {_span(warm)} warm-ups, one op an eval;"
+        f"# {centre} of {_span(iterations)} evals after {_span(warm)} warm-ups, one op an eval;"
         f" median of {rounds} processes"
     )
     return "\n".join(out)

@@ -410,6 +410,7 @@ def test_resume_with_other_wheels_or_without_them_is_refused(
     with tool.started(*command) as process:
         wait_for(counts / "pid")
         process.kill()
+    os.kill(int((counts / "pid").read_text()), signal.SIGKILL)  # nobody goes on with this session
     before = tool.sessions()[0]
     shutil.rmtree(tool.builds / "environments")
     shutil.rmtree(tool.builds / "cache")

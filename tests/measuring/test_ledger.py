@@ -119,13 +119,14 @@ def fill(folder: Path, leaving: int) -> Path:
     return filler
 
 
-def test_full_disk_leaves_no_half_line(small_disk: Path) -> None:
+@pytest.mark.parametrize("size", [6000, 100_000])  # below and above what a buffered file would hold back
+def test_full_disk_leaves_no_half_line(small_disk: Path, size: int) -> None:
     path = begun(small_disk, RUN)
     with ledger.reopen(path) as (book, _session):
-        filler = fill(small_disk, leaving=8192)
+        filler = fill(small_disk, leaving=0)
         before = path.read_bytes()
         with pytest.raises(DiskFull, match=r"no room left to record a run.*--resume") as caught:
-            book.append({"kind": "run", "round": 2, "points": "x" * 100_000})
+            book.append({"kind": "run", "round": 2, "points": "x" * size})
         assert "\n" not in str(caught.value)
         assert path.read_bytes() == before
         filler.unlink()

@@ -219,6 +219,16 @@ def test_script_that_talks_of_another_mlx(once: Runner) -> None:
     assert record["mlx"] == "0.32.4", "what our own wrapper saw is what is recorded"
 
 
+def test_script_cannot_vouch_for_itself(once: Runner, environment: Environment, other: Environment) -> None:
+    (elsewhere,) = other.root.glob("lib/python*/site-packages")
+    module = str(next(environment.root.glob("lib/python*/site-packages/mlx/core.*")))
+    line = {"kind": "host", "protocol": 1, "mlx": "0.32.4", "module": module}
+    code = (
+        f"print({json.dumps(json.dumps(line))})\nimport sys; sys.path.insert(0, {str(elsewhere)!r})" + MEASURE
+    )
+    assert once(code)["reason"] == "ran mlx 0.32.3, not 0.32.4"
+
+
 def test_script_without_mlx_is_not_attested(once: Runner) -> None:
     record = once('print(\'{"metric": "t", "value": 1}\')')
     assert (record["outcome"], record["mlx"], record["module"]) == ("ok", None, None)

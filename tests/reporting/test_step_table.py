@@ -96,11 +96,11 @@ def test_summary_without_a_step() -> None:
     wobble = [1.0, 1.003, 0.998, 1.001, 0.997, 1.002]
     flat = block({4: [1e-3] * 6, 5: [1e-3 * w for w in wobble]})
     said = step_table.summary(flat)
-    assert said == "**64 → 128**: no step of 2% or more"
+    assert said == "**64 → 128**: no step larger than 0.3 % (what this host can see)"
     falling = block({4: [1e-3] * 6, 5: [0.8e-3 * w for w in wobble]})
-    assert step_table.summary(falling) == said
+    assert "no step larger than 0.0 %" in step_table.summary(falling)
     noisy = block({4: [1e-3] * 6, 5: [1e-3 * w**10 for w in wobble]})
-    assert step_table.summary(noisy) == ("**64 → 128**: no step larger than 3.0% (what this host can see)")
+    assert step_table.summary(noisy) == "**64 → 128**: no step larger than 3.0 % (what this host can see)"
 
 
 def test_summary_without_neighbours() -> None:
@@ -120,7 +120,15 @@ def test_summary_says_nothing_of_a_step_without_an_interval() -> None:
 
 def test_summary_does_not_blame_the_host_for_a_step_it_does_see() -> None:
     of = block({1: [1e-3] * 8, 2: [1.015e-3 + i * 1e-8 for i in range(8)]})
-    assert step_table.summary(of) == "**64 → 128**: no step of 2% or more"
+    assert step_table.summary(of) == "**64 → 128**: no step of 2 % or more (at most 1.5 %)"
+
+
+@pytest.mark.xfail(reason="says 'no step of 2 % or more (at most 5.0 %)'", strict=True)
+def test_summary_does_not_rule_out_a_step_that_an_interval_allows() -> None:
+    """M=2 is seen to cost 1.5 % more; M=3 is so noisy that it may cost 5 % more."""
+    wobble = [0.96, 1.05, 0.97, 1.04, 1.0, 1.03]
+    of = block({1: [1e-3] * 6, 2: [1.015e-3] * 6, 3: [1.015e-3 * w for w in wobble]})
+    assert "no step of 2 % or more" not in step_table.summary(of)
 
 
 def test_the_pattern_is_not_read_off_a_host_that_was_timed() -> None:

@@ -222,6 +222,7 @@ def test_compat_measures_as_the_issue_does(newest: Path, tmp_path: Path) -> None
         assert line["case"]["timing"] == "percall" and line["case"]["cache"] == "hot"
         assert (line["warm_up"]["ops"], len(line["samples_s"])) == (30, 200)
         assert line["time_s"] == pytest.approx(statistics.fmean(line["samples_s"]))
+        assert line["centre"] == "mean"
 
 
 @pytest.mark.real
@@ -322,6 +323,9 @@ def test_every_timing_mode_and_cache_state(newest: Path, tmp_path: Path) -> None
     }
     assert len(cells) == 12
     assert all(("bend" in line) == (timing != "percall") for (_, timing, _), line in cells.items())
+    for (_, timing, _), line in cells.items():
+        if timing == "percall":
+            assert line["centre"] == "median" and line["time_s"] == statistics.median(line["samples_s"])
     # An op takes 9 ms a row here: however it is timed, it comes out alike. Each mode and each cache state has
     # at least four cells, so that the two which another process may spoil cannot hide a mode that is wrong.
     a_row = {key: line["time_s"] / line["case"]["M"] for key, line in cells.items()}
