@@ -32,6 +32,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 # Both change how many ops share a command buffer (a CUDA graph), and the defaults differ by chip: pinned
 # before mlx reads them, so that hot and cold, and every version compared, batch alike.
@@ -369,6 +370,9 @@ def pass_slopes(points: list[tuple[int, float]]) -> list[float]:
 
 
 def time_cell(timing, weight, x, share, rng, compat=False) -> dict:
+    # How often timing draws depends on how fast it goes: a generator of its own, so that the order of cells
+    # depends on the seed alone.
+    rng = random.Random(rng.random())
     gc.collect()
     gc.disable()
     try:
@@ -456,7 +460,7 @@ class Sentinels:
 
 
 class Output:
-    """Protocol v1 to a path or file descriptor; nothing when neither was given."""
+    """Protocol v1 to a path or file descriptor; nothing when neither was given. OSError when it cannot be."""
 
     def __init__(self, where: str | None):
         target = int(where) if where is not None and where.isdigit() else where
@@ -566,6 +570,10 @@ def measure_block(args, block, clock, device_gbps, rng, out):
         error = reference.check(M)
         case = {**base, "M": error.pop("rows"), "dtype": dtype_name(x), "timing": timing}
         result = time_cell(timing, weight, x, clock.share(), rng, args.compat)
+        if not result["time_s"] > 0:
+            reason = "no time above 0 was found: too small an op for this timing and this machine's noise"
+            out.line("unsupported", case=case, reason=reason)
+            continue
         nbytes = weight.nbytes + x.nbytes + x.nbytes // K * N
         gbps = nbytes / result["time_s"] / 1e9
         line = {"case": case, **result, "error": error, "bytes": nbytes, "gbps": gbps}
@@ -600,8 +608,23 @@ def measure_control(args, clock, on, device_gbps, rng, out) -> list[dict]:
 # ------------------------------------------------------------------ for a person
 
 
+SHOWN = ("bits", "group_size", "quant", "dtype", "timing", "cache", "B")
+
+
+def varying(results: list[dict]) -> list[str]:
+    """What tells the cases of this run apart beside their shape and M."""
+    cases = [line["case"] for line in results if not line["case"].get("control")]
+    return [name for name in SHOWN if len({case[name] for case in cases}) > 1]
+
+
+def tag(case: dict, what: str) -> str:
+    wording = {"bits": "{}-bit", "group_size": "group {}", "B": "batch {}"}
+    return wording.get(what, "{}").format(case[what])
+
+
 def print_lines(results: list[dict]) -> None:
     """#3553's own lines: a shape each, times in ms, M=3 against M=1."""
+    apart = varying(results)
     shapes: dict[tuple, dict[int, float]] = {}
     for line in results:
         case = line["case"]
@@ -613,10 +636,11 @@ def print_lines(results: list[dict]) -> None:
         name = f"{case['K']} → {case['N']}"
         if (case["K"], case["N"]) in LABELS:
             name += f" ({LABELS[case['K'], case['N']]})"
+        name += "".join(f" {tag(case, what)}" for what in apart)
         text = f"{name + ':':<28}" + "".join(f" M={M}={ms[M]:.3f}ms " for M in sorted(ms))
         if 1 in ms and 3 in ms:
             text += f" (M3/M1={ms[3] / ms[1]:.2f}x)"
-        print(text)
+        print(text.rstrip())
 
 
 def print_table(results: list[dict]) -> None:
@@ -624,6 +648,7 @@ def print_table(results: list[dict]) -> None:
     print()
     head = f"{'K → N':>15}  {'timing':<16} {'M':>3} {'ms':>9} {'M/M-1':>7} {'M/M=1':>7} {'GB/s':>8}"
     print(f"{head}  error    notes")
+    apart = [name for name in varying(results) if name not in ("timing", "cache")]
     groups: dict[tuple, dict[int, dict]] = {}
     for line in results:
         groups.setdefault(shape_key(line), {})[line["case"]["M"]] = line
@@ -637,9 +662,10 @@ def print_table(results: list[dict]) -> None:
             error = f"{line['error']['relative']:.1e}" if "error" in line else "control"
             where = f"{case['K']} → {case['N']}"
             timing = f"{case['timing']}, {case['cache']}"
+            tags = [tag(case, what) for what in apart if what in case]
             print(
                 f"{where:>15}  {timing:<16} {M:>3} {line['time_s'] * 1e3:9.4f} {step:>7} {whole:>7}"
-                f" {line['gbps']:8.3g}  {error:<8} {', '.join(line['marks'])}"
+                f" {line['gbps']:8.3g}  {error:<8} {', '.join([*tags, *line['marks']])}"
             )
 
 
@@ -676,13 +702,17 @@ def choices(*allowed: str):
         wrong = [part for part in text.split(",") if part not in allowed]
         if wrong:
             raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(allowed)}")
-        return text.split(",")
+        return list(dict.fromkeys(text.split(",")))
 
     return parse
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            self.exit(2, f"{self.prog}: error: {message}\n")  # without six lines of usage
+
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
@@ -708,8 +738,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--budget takes seconds above 0")
     args.bits = args.bits or sorted({4 if 4 in BITS[quant] else 8 for quant in args.quant})
     for quant in args.quant:
-        if not set(args.bits) & set(BITS[quant]):
+        if not set(args.bits) & set(BITS[quant]):  # every mode has some of the bits
             parser.error(f"--bits {args.bits} does not go with {quant}, which has {BITS[quant]}")
+    unknown = set(args.bits) - {bits for quant in args.quant for bits in BITS[quant]}
+    if unknown:
+        parser.error(f"--bits {sorted(unknown)} goes with none of {', '.join(args.quant)}")
+    if args.group_size is not None and args.group_size < 1:
+        parser.error("--group-size takes a number from 1 up")
     preset = PRESETS[args.preset or ("small" if on == "cpu" else "issue")]
     args.shapes = args.shape or [(K, N, 1) for K, N in preset]
     if args.compat:
@@ -725,9 +760,14 @@ def main() -> int:
             for M in args.rows:
                 print(*(f"{k}={v}" for k, v in {**case, "M": M, "timing": "+".join(args.timing)}.items()))
         return 0
-    results = run(args, Output(args.json))
+    try:
+        out = Output(args.json)
+    except OSError as problem:
+        print(f"{Path(__file__).name}: error: --json {args.json}: {problem.strerror}", file=sys.stderr)
+        return 2
+    results = run(args, out)
     if args.json is None:
-        if not results:
+        if all(line["case"].get("control") for line in results):
             return 1
         print_lines(results)
         if not args.compat:

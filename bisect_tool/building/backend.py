@@ -16,7 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from bisect_tool import process
-from bisect_tool.errors import UnknownRelease
+from bisect_tool.errors import UnknownRelease, UsageProblem
 from bisect_tool.upstream import releases
 
 if TYPE_CHECKING:
@@ -37,6 +37,21 @@ class Backend(Enum):
     @property
     def is_cuda(self) -> bool:
         return self in (Backend.CUDA12, Backend.CUDA13)
+
+
+def choose(name: str | None) -> Backend:
+    """The backend a user names, or the best of this machine for None. Raises ``UsageProblem``.
+
+    An old release for Linux carries its CPU backend in the same wheel as one for macOS carries Metal: what is
+    no Metal must not be labelled so.
+    """
+    if name is None:
+        return detect()
+    chosen = Backend(name)
+    if (chosen is Backend.METAL) != (sys.platform == "darwin") and chosen is not Backend.CPU:
+        remedy = "leave --backend out, or give one of this system's"
+        raise UsageProblem(f"--backend {name} does not exist on {platform.system()}", remedy=remedy)
+    return chosen
 
 
 def detect() -> Backend:

@@ -100,7 +100,8 @@ def install(
 ) -> process.Finished:
     """Install ``requirement`` from wheels only: building MLX from source is not something uv may begin."""
     argv = [uv_binary(), "pip", "install", "--python", str(root / "bin" / "python"), "--only-binary", ":all:"]
-    if not env.get("UV_LINK_MODE"):
+    # Never symbolic links: a library would be a file of the cache, not of the environment.
+    if env.get("UV_LINK_MODE") in (None, "", "symlink"):
         # Shared files: ten environments cost little more disk than one. uv copies where it cannot link.
         argv += ["--link-mode", "clone" if sys.platform == "darwin" else "hardlink"]
     if offline:

@@ -56,7 +56,7 @@ def folder(builds: Path) -> Path:
 
 def new_id() -> str:
     """Sorts by time, and no two tools started in the same second share it."""
-    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
 
 
 class Ledger:

@@ -72,7 +72,7 @@ def measure(asked: Request, builds: Path, watch: Watcher, *, resume: bool) -> le
     from bisect_tool.building.environment import find_interpreter
 
     script = Script.load(asked.script, asked.script_args)
-    backend = backends.Backend(asked.backend) if asked.backend else backends.detect()
+    backend = backends.choose(asked.backend)
     interpreter = find_interpreter(asked.python)
     given = [Revision.parse(text) for text in asked.revisions]
     extra = child_env.parse_env_options(asked.env_options)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -92,7 +93,6 @@ class Measuring:
 
     def run(self) -> str:
         """Measure until a stop; returns why it stopped. KeyboardInterrupt passes through, state kept."""
-        end_leftover(self._running())
         while True:
             reason = self.stop_reason()
             if reason:
@@ -141,7 +141,7 @@ class Measuring:
             if width is None:
                 return f"{rounds} rounds"
             if width <= self.settings.width:
-                return f"every interval is within ±{self.settings.width:.2%}"
+                return f"every interval is within ±{self.settings.width * 100:g} %"
         if self.spent_s() + self._round_s() > self.settings.budget_s and self._runs():
             return f"the budget of {self.settings.budget_s:.0f} s is spent"
         return ""
@@ -168,19 +168,20 @@ class Measuring:
 
     def _one(self, arm: Arm, number: int, slot: int, order: list[str]) -> bool:
         """One run and its record; False when it made the round be discarded."""
-        before = state()
         name = re.sub(r"[^\w.,=-]", "_", arm.label)[:80]
         log = self.book.path.with_suffix("") / f"{number:03d}-{slot}-{name}.log"
-        record = run_once(
-            arm.environment,
-            self.script,
-            seed=schedule.seed_of_round(self.seed, number),
-            env=arm.env,
-            timeout_s=self.settings.timeout_s,
-            log=log,
-            running=self._running(),
-        )
-        after = state()
+        with self._alone():
+            before = state()
+            record = run_once(
+                arm.environment,
+                self.script,
+                seed=schedule.seed_of_round(self.seed, number),
+                env=arm.env,
+                timeout_s=self.settings.timeout_s,
+                log=log,
+                running=self.book.path.with_suffix(".running"),
+            )
+            after = state()
         found = guard.complaints(before, after)
         history = [r["sentinels"] for r in counted(self.lines) if r["arm"] == arm.label and r["sentinels"]]
         run: ledger.Line = {
@@ -244,8 +245,28 @@ class Measuring:
         self.book.append(*lines)
         self.lines += lines
 
-    def _running(self) -> Path:
-        return self.book.path.with_suffix(".running")
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One run at a time among the tools that share ``builds/``: two at once would measure each other.
+
+        Whoever holds the lock knows that no tool has a run; what is still marked as running has outlived a
+        tool that was killed hard, and is ended.
+        """
+        from filelock import FileLock, Timeout
+
+        sessions = self.book.path.parent
+        lock = FileLock(sessions / "measuring.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.listeners.remark("waiting for a run of another bisect_tool to end")
+            lock.acquire()
+        try:
+            for leftover in sessions.glob("*.running"):
+                end_leftover(leftover)
+            yield
+        finally:
+            lock.release()
 
 
 def arm_line(arm: Arm) -> ledger.Line:

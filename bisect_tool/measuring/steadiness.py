@@ -23,15 +23,15 @@ def unsteady(readings: Readings, history: Sequence[Readings], limit: float = DRI
     for key, name in SENTINELS.items():
         change = readings["after"][key] / readings["before"][key] - 1
         if change > limit:
-            return f"throttled: the {name} sentinel slowed by {change:.1%} during the run"
+            return f"throttled: the {name} sentinel slowed by {change * 100:.1f} % during the run"
         if change < -limit:
-            return f"not yet boosted: the {name} sentinel sped up by {-change:.1%} during the run"
+            return f"not yet boosted: the {name} sentinel sped up by {-change * 100:.1f} % during the run"
     if len(history) >= 3:
         for key, name in SENTINELS.items():
             usual = statistics.median(_mean(past, key) for past in history)
             off = _mean(readings, key) / usual - 1
             if abs(off) > limit:
-                return f"another speed: the {name} sentinel is {off:+.1%} off this session's median"
+                return f"another speed: the {name} sentinel is {off * 100:+.1f} % off this session's median"
     return ""
 
 

@@ -65,7 +65,9 @@ def _how(header: Line, lines: Sequence[Line]) -> list[tuple[str, str]]:
     warm = statistics.median(c["warm_up"]["seconds"] for c in cells) if cells else 0.0
     pinned = {f"{k}={v}" for run in runs for k, v in run.get("pinned", {}).items()}
     drifts = [run["drift"]["change"] for run in runs if run.get("drift")]
-    drift = f"first cell again at the end of a run: {statistics.median(drifts):+.2%}" if drifts else ""
+    drift = (
+        f"first cell again at the end of a run: {statistics.median(drifts) * 100:+.2f} %" if drifts else ""
+    )
     ends = [line["reason"] for line in lines if line["kind"] == "end"]
     script = header["plan"]["script"]
     return [
@@ -76,7 +78,7 @@ def _how(header: Line, lines: Sequence[Line]) -> list[tuple[str, str]]:
         ("drift", drift),
         ("stopped", ends[-1] if ends else "not finished: these are the rounds so far"),
         ("script", f"{script['name']}, sha256 {script['sha256'][:16]}"),
-        ("tool", f"bisect_tool {header['tool']}, {header['started']}"),
+        ("tool", f"bisect_tool {header['tool']}, {header['started']}, session {header['id']}"),
     ]  # fmt: skip
 
 
@@ -88,8 +90,8 @@ def _trouble(lines: Sequence[Line]) -> list[tuple[str, str]]:
     return [
         ("discarded rounds", f"{sum(discards.values())}" + _listed(discards)),
         (
-            "kept although unsteady (too many to discard)",
-            f"{sum(kept.values())}" + _listed(kept) if kept else "",
+            "unsteady rounds kept",
+            f"{sum(kept.values())}, past the limit on discards" + _listed(kept) if kept else "",
         ),
         ("host remarks", "; ".join(f"{text} ({n} runs)" for text, n in _grouped(remarks).items())),
         ("not attested", f"{len(attested)} runs did not import mlx in their own process" if attested else ""),
@@ -101,9 +103,10 @@ def _listed(reasons: Counter[str]) -> str:
 
 
 def _grouped(remarks: Counter[str]) -> Counter[str]:
-    """Remarks that differ in a figure alone ("load … 1.2 per core") count as one; the last is shown."""
+    """Remarks that differ in a figure alone ("load … 1.2 per core") count as one; the largest is shown."""
     groups: dict[str, tuple[str, int]] = {}
     for text, count in remarks.items():
         key = "".join(ch for ch in text if not ch.isdigit())
-        groups[key] = (text, groups.get(key, ("", 0))[1] + count)
+        shown, so_far = groups.get(key, ("", 0))
+        groups[key] = (max(shown, text), so_far + count)
     return Counter(dict(groups.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,13 +47,13 @@ def markdown(header: Line, lines: Sequence[Line]) -> str:
     if not parts:
         parts.append(NOTHING)
     missing = [
-        f"mlx {line['arm']} is missing: {line['reason']}"
+        f"mlx {line['arm']} is missing: {re.sub(r' [(]log: .*[)]$', '', line['reason'])}"
         for line in lines
         if line["kind"] in ("failed-arm", "dropped")
     ]
     controls = [step_table.control(block) for block in found if block.control]
     unsupported = _unsupported(lines)
-    remarks = missing + controls + unsupported
+    remarks = missing + controls + unsupported + step_table.legend(shown)
     parts += ["\n".join(f"- {text}" for text in remarks)] if remarks else []
     if shown or metrics:
         parts.append(FOOT if shown else FOOT.split(" `error`")[0])
@@ -103,21 +104,16 @@ def metric_centre(metric: series.Metric) -> Interval:
 
 def exit_table(lines: Sequence[Line]) -> str:
     """For scripts that print no metric: how often each arm ended good or bad."""
-    runs = [
-        line for line in lines if line["kind"] == "run" and not line.get("cases") and not line.get("metrics")
-    ]
-    arms = dict.fromkeys(run["arm"] for run in runs)
+    discarded = {line["round"] for line in lines if line["kind"] == "discard"}
+    ran = [line for line in lines if line["kind"] == "run" and line["round"] not in discarded]
+    silent = [run for run in ran if not run.get("cases") and not run.get("metrics")]
     rows = []
-    for arm in arms:
-        outcomes = [run["outcome"] for run in runs if run["arm"] == arm]
-        codes = sorted({str(run["exit_code"]) for run in runs if run["arm"] == arm})
-        rows.append(
-            [
-                f"mlx {arm}",
-                *(str(outcomes.count(o)) for o in ("good", "bad", "skip", "failed")),
-                ", ".join(codes),
-            ]
-        )
+    for arm in series.arms(silent):
+        runs = [run for run in silent if run["arm"] == arm]
+        outcomes = [run["outcome"] for run in runs]
+        codes = ", ".join(map(str, sorted({run["exit_code"] for run in runs})))
+        counts = (str(outcomes.count(outcome)) for outcome in ("good", "bad", "skip", "failed"))
+        rows.append([f"mlx {arm}", *counts, codes])
     return table(["arm", "good", "bad", "cannot be tested", "failed", "exit codes"], rows) if rows else ""
 
 
@@ -150,7 +146,7 @@ def compat(lines: Sequence[Line]) -> str:
     iterations = sorted({len(line["samples_s"]) for line in cells})
     warm = sorted({line["warm_up"]["ops"] for line in cells})
     rounds = len({run["round"] for run in series.counted(lines)})
-    centre = " or ".join(sorted({line["centre"] for line in cells}))
+    centre = " or ".join(sorted({line.get("centre", "mean") for line in cells}))
     out.append(
         f"# {centre} of {_span(iterations)} evals after {_span(warm)} warm-ups, one op an eval;"
         f" median of {rounds} processes"

@@ -13,6 +13,14 @@ from bisect_tool.analysis.series import Block
 from bisect_tool.reporting.text import UNITS, percent, table, time_unit, with_interval
 
 Line = Mapping[str, Any]
+OTHER_BITS = "row 0 differs from M=1"
+MEANING = {
+    "nonlinear-chain": "the middle chain length lies more than 2 % off the line through the outer two",
+    "launch-bound": "the host could not launch as fast as the kernel runs, so the host was timed",
+    "cache-resident": "more bytes a second than this machine's memory moves: the weight came from a cache",
+    "wrong-result": "relative error of 0.1 or more",
+    OTHER_BITS: "other bits than M=1 gives for the same row: another kernel ran",
+}
 
 
 def shape(case: Mapping[str, Any]) -> str:
@@ -61,14 +69,19 @@ def error(lines: Sequence[Line]) -> str:
 def notes(lines: Sequence[Line]) -> list[str]:
     """Marks that the runs carry, with how many of them do when not all; and whether other bits came out."""
     counts = Counter(mark for line in lines for mark in line.get("marks", ()))
-    counts["row 0 differs from M=1"] = sum(
-        not line.get("error", {}).get("row_bits_as_m1", True) for line in lines
-    )
+    counts[OTHER_BITS] = sum(not line.get("error", {}).get("row_bits_as_m1", True) for line in lines)
     return [
         mark if count == len(lines) else f"{mark} ({count}/{len(lines)})"
         for mark, count in sorted(counts.items())
         if count
     ]
+
+
+def legend(blocks: Sequence[Block]) -> list[str]:
+    """What the notes in these tables mean, once each; nothing when there are none."""
+    lines = [line for block in blocks for by_m in block.lines.values() for line in by_m]
+    seen = {note.split(" (")[0] for note in notes(lines)}
+    return [f"`{note}`: {MEANING[note]}" for note in sorted(seen) if note in MEANING]
 
 
 def summary(block: Block) -> str:
@@ -86,7 +99,7 @@ def summary(block: Block) -> str:
         text = f"largest step M={largest.M - 1}→{largest.M}, {percent(largest.step)}"
     elif possible is None:
         return where + f"fewer than {MIN_ROUNDS} rounds have both of two neighbouring M; no statement"
-    elif any(row.step and row.step.low and row.step.low > 1 for row in rows):
+    elif possible <= steps.MARGIN and any(row.step and row.step.low and row.step.low > 1 for row in rows):
         # Seen, and too small to be called a step: nothing to do with what this host can see.
         text = f"no step of {steps.MARGIN * 100:.0f} % or more (at most {possible * 100:.1f} %)"
     else:

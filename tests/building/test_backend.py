@@ -9,9 +9,9 @@ import pytest
 from packaging.version import Version
 
 from bisect_tool.building import backend as backends
-from bisect_tool.building.backend import Backend, requirement
+from bisect_tool.building.backend import Backend, choose, requirement
 from bisect_tool.building.environment import find_interpreter
-from bisect_tool.errors import UnknownRelease
+from bisect_tool.errors import UnknownRelease, UsageProblem
 from bisect_tool.upstream import releases
 
 HEADER = """\
@@ -126,3 +126,14 @@ def test_find_interpreter_leaves_the_virtual_environment() -> None:
     assert python.version == platform.python_version()
     assert re.fullmatch(r"cp3\d+t?", python.abi)
     assert find_interpreter(str(python.path)) == python
+
+
+def test_metal_is_not_chosen_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert choose("cpu") is Backend.CPU and choose("cuda13") is Backend.CUDA13
+    with pytest.raises(UsageProblem, match="--backend metal does not exist"):
+        choose("metal")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert choose("metal") is Backend.METAL and choose("cpu") is Backend.CPU
+    with pytest.raises(UsageProblem, match="--backend cuda12 does not exist"):
+        choose("cuda12")

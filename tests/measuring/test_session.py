@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from bisect_tool.building.environment import Environment
 from bisect_tool.measuring import ledger, schedule, session
@@ -113,7 +115,7 @@ def why_ended(lines: list[ledger.Line]) -> str:
 
 def test_stops_by_width_after_six_rounds(bench: Bench) -> None:
     lines = bench.measure(STEADY)
-    assert why_ended(lines) == "every interval is within ±0.75%"
+    assert why_ended(lines) == "every interval is within ±0.75 %"
     assert Counter(ran(lines)) == Counter({(n, arm): 1 for n in range(1, 7) for arm in "AB"})
     assert not bench.remarks
 
@@ -121,7 +123,7 @@ def test_stops_by_width_after_six_rounds(bench: Bench) -> None:
 def test_goes_on_while_an_interval_is_wide(bench: Bench) -> None:
     noisy = "metric(1.0 + (0.1 if count < 4 else 0.0) * (-1) ** count)"
     lines = bench.measure(noisy, arms="A")
-    assert why_ended(lines) == "every interval is within ±0.75%"
+    assert why_ended(lines) == "every interval is within ±0.75 %"
     assert len(ran(lines)) > 6
 
 
@@ -252,7 +254,7 @@ def test_disturbed_run_discards_its_round(bench: Bench, monkeypatch: pytest.Monk
 def test_discards_are_capped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     readings(monkeypatch, itertools.cycle(["ac", "battery"]))
     lines = bench.measure(STEADY)
-    assert why_ended(lines) == "every interval is within ±0.75%"
+    assert why_ended(lines) == "every interval is within ±0.75 %"
     discarded = {line["round"] for line in of_kind(lines, "discard")}
     # Two at once, and another with every third round that counts.
     assert len(discarded) == 3
@@ -269,7 +271,7 @@ metric(1.0)
 """
     lines = bench.measure(code)
     assert [line["reason"] for line in of_kind(lines, "discard")] == [
-        "throttled: the arithmetic sentinel slowed by 20.0% during the run"
+        "throttled: the arithmetic sentinel slowed by 20.0 % during the run"
     ]
 
 
@@ -366,3 +368,28 @@ def test_arm_line_tells_what_was_measured_and_no_secret(bench: Bench) -> None:
     arm = Arm(arm.revision, arm.environment, {**arm.env, "HF_TOKEN": "s3cret", "MLX_X": "1"})
     line = arm_line(arm)
     assert line["env"] == {"MLX_X": "1"} and "s3cret" not in json.dumps(line)
+
+
+def test_runs_of_two_tools_wait_for_each_other(bench: Bench) -> None:
+    """And what a killed tool left running is ended before the next run, whichever session it was of."""
+    sessions = bench.folder / "sessions"
+    sessions.mkdir(exist_ok=True)
+    argv = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(argv, start_new_session=True) as leftover:
+        (sessions / "other.running").write_text(json.dumps({"pid": leftover.pid, "started": time.time()}))
+        held = threading.Event()
+
+        def hold() -> None:  # in another thread, as another tool's
+            with FileLock(sessions / "measuring.lock"):
+                held.set()
+                time.sleep(0.7)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait()
+        began = time.monotonic()
+        lines = bench.measure(STEADY, rounds=1)
+        assert time.monotonic() - began > 0.6 and ran(lines)
+        assert bench.remarks[0] == "waiting for a run of another bisect_tool to end"
+        assert leftover.wait(10) < 0 and not list(sessions.glob("*.running"))
+        holder.join()

@@ -20,10 +20,10 @@ def test_steady() -> None:
 
 def test_throttled_is_told_from_not_yet_boosted() -> None:
     assert unsteady(readings(change=0.05), []) == (
-        "throttled: the arithmetic sentinel slowed by 5.0% during the run"
+        "throttled: the arithmetic sentinel slowed by 5.0 % during the run"
     )
     assert unsteady(readings(change=-0.05), []) == (
-        "not yet boosted: the arithmetic sentinel sped up by 5.0% during the run"
+        "not yet boosted: the arithmetic sentinel sped up by 5.0 % during the run"
     )
 
 
@@ -37,9 +37,9 @@ def test_either_sentinel_can_tell(name: str) -> None:
 def test_another_speed_than_the_session() -> None:
     history = [readings(1.0), readings(1.01), readings(5.0)]
     assert unsteady(readings(1.2), history) == (
-        "another speed: the arithmetic sentinel is +18.8% off this session's median"
+        "another speed: the arithmetic sentinel is +18.8 % off this session's median"
     )
-    assert "bandwidth sentinel is -10.0% off" in unsteady(readings(bandwidth=0.9), [readings()] * 3)
+    assert "bandwidth sentinel is -10.0 % off" in unsteady(readings(bandwidth=0.9), [readings()] * 3)
     assert unsteady(readings(1.2), history[:2]) == "", "two runs are no history"
 
 

@@ -163,13 +163,13 @@ def lines() -> list[Line]:
         for slot, arm in enumerate(ARMS[::-1] if number % 2 else ARMS):
             found.append(session_run(arm, number, slot))
             if number == DISCARDED:
-                reason = "throttled: the arithmetic sentinel slowed by 6.0% during the run"
+                reason = "throttled: the arithmetic sentinel slowed by 6.0 % during the run"
                 found.append({"kind": "discard", "round": number, "reason": reason})
                 break
             if number == UNSTEADY and slot == 1:
-                reason = "another speed: the bandwidth sentinel is +4.9% off this session's median"
+                reason = "another speed: the bandwidth sentinel is +4.9 % off this session's median"
                 found.append({"kind": "unsteady", "round": number, "reason": reason})
-    found.append({"kind": "end", "reason": "every interval is within ±0.75%"})
+    found.append({"kind": "end", "reason": "every interval is within ±0.75 %"})
     return found
 
 

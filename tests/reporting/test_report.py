@@ -281,7 +281,6 @@ def test_exit_codes() -> None:
     assert report.markdown(HEADER, exits(134, 134)).startswith("Nothing was measured."), "nor for our own"
 
 
-@pytest.mark.xfail(reason="exit_table() counts discarded rounds", strict=True)
 def test_exit_codes_of_discarded_rounds_do_not_count() -> None:
     lines = [*exits(0, 1), {"kind": "discard", "round": 2, "reason": "load"}]
     assert table_rows(report.exit_table(lines))[0][2][:3] == ["mlx a", "1", "0"]

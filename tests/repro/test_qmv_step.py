@@ -226,7 +226,6 @@ def test_compat_measures_as_the_issue_does(newest: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.real
-@pytest.mark.xfail(reason="lines of different bits, modes or timing look all the same", strict=True)
 def test_by_hand_lines_can_be_told_apart(newest: Path) -> None:
     done = run(newest, "--shape", "64x64", "--rows", "1", "--budget", "1", "--bits", "4,8")
     lines = [re.sub(r"=\d.*", "", line) for line in done.stdout.split("\n\n")[0].splitlines()]
@@ -307,7 +306,6 @@ def test_seeds(seeded: list[list[Line]]) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.xfail(reason="timing draws from the generator that shuffles M", strict=True)
 def test_a_seed_fixes_the_order_of_every_cell(seeded: list[list[Line]]) -> None:
     one, other, _ = [[(line["case"]["N"], line["case"]["M"]) for line in lines] for lines in seeded]
     assert one == other
@@ -396,7 +394,6 @@ def test_what_a_release_lacks_is_said_and_the_rest_goes_on(oldest: Path, tmp_pat
 
 
 @pytest.mark.real
-@pytest.mark.xfail(reason="the control alone makes it 0 by hand", strict=True)
 def test_by_hand_with_nothing_measured_is_no_success(oldest: Path) -> None:
     done = run(oldest, "--shape", "256x64", "--rows", "1", "--budget", "1", "--quant", "mxfp4")
     assert done.returncode == 1 and "# not in MLX 0.21.1" in done.stderr
@@ -433,13 +430,11 @@ def test_wrong_arguments(newest: Path, args: tuple[str, ...], says: str) -> None
 
 
 @pytest.mark.real
-@pytest.mark.xfail(reason="argparse prints six lines of usage before it", strict=True)
 def test_wrong_arguments_give_one_line(newest: Path) -> None:
     assert len(run(newest, "--rows", "0").stderr.splitlines()) == 1
 
 
 @pytest.mark.real
-@pytest.mark.xfail(reason="a traceback, and exit code 1", strict=True)
 @pytest.mark.parametrize("where", ["/nonexistent/out", "77", "/"])
 def test_json_to_a_place_that_cannot_be_written(newest: Path, where: str) -> None:
     done = run(newest, *SMALL, "--json", where)
@@ -447,14 +442,12 @@ def test_json_to_a_place_that_cannot_be_written(newest: Path, where: str) -> Non
 
 
 @pytest.mark.real
-@pytest.mark.xfail(reason="bits that no mode has are dropped in silence when others remain", strict=True)
 def test_bits_are_not_dropped_in_silence(newest: Path) -> None:
     done = run(newest, *SMALL, "--bits", "4,7")
     assert done.returncode == 2 or "7" in done.stderr
 
 
 @pytest.mark.real
-@pytest.mark.xfail(reason="0 counts as not given", strict=True)
 def test_group_size_0_is_refused(newest: Path) -> None:
     assert run(newest, *SMALL, "--group-size", "0").returncode == 2
 
