@@ -88,7 +88,8 @@ def measure(asked: Request, builds: Path, watch: Watcher, *, resume: bool) -> le
         "env": {name: value for name, value in extra if child_env.recorded({name: value})},
     }
     budget_s = asked.budget_s or BUDGET_S["cpu" if backend is backends.Backend.CPU else "gpu"]
-    settings = Settings(budget_s, asked.width, asked.rounds, asked.timeout_s)
+    patient = asked.budget_s is None
+    settings = Settings(budget_s, asked.width, asked.rounds, asked.timeout_s, patient)
     if resume:
         path = _unfinished(builds, plan, asked.seed, watch)
         with ledger.reopen(path) as (book, session):

@@ -50,6 +50,7 @@ class Settings:
     width: float = 0.0075
     rounds: int | None = None  # exactly so many, instead of stopping by width
     timeout_s: float = 600.0
+    patient: bool = False  # nobody named a budget: it does not end a session before an interval exists
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -57,6 +58,7 @@ class Settings:
             "width": self.width,
             "rounds": self.rounds,
             "timeout_s": self.timeout_s,
+            "patient": self.patient,
         }
 
 
@@ -142,7 +144,8 @@ class Measuring:
                 return f"{rounds} rounds"
             if width <= self.settings.width:
                 return f"every interval is within ±{self.settings.width * 100:g} %"
-        if self.spent_s() + self._round_s() > self.settings.budget_s and self._runs():
+        waits = self.settings.patient and self.settings.rounds is None and rounds < MIN_ROUNDS
+        if not waits and self.spent_s() + self._round_s() > self.settings.budget_s and self._runs():
             return f"the budget of {self.settings.budget_s:.0f} s is spent"
         return ""
 
@@ -239,6 +242,8 @@ class Measuring:
         least = self.settings.rounds or max(MIN_ROUNDS, done + 1)
         by_budget = done + max(1, int((self.settings.budget_s - self.spent_s()) // each)) if each else least
         most = min(least, by_budget) if self.settings.rounds else by_budget
+        if self.settings.patient and not self.settings.rounds:
+            most = max(most, MIN_ROUNDS)
         return Progress(done + 1, min(least, most), most, label, left_s=(most - done) * each)
 
     def _append(self, *lines: ledger.Line) -> None:

@@ -140,6 +140,12 @@ def test_stops_by_budget(bench: Bench) -> None:
     assert sum(run["wall_s"] for run in of_kind(lines, "run")) <= 1.4
 
 
+def test_a_budget_that_nobody_named_waits_for_an_interval(bench: Bench) -> None:
+    lines = bench.measure("metric(float(1 + count % 3))", arms="A", budget_s=0.001, patient=True)
+    assert len(ran(lines)) == 6 and "budget" in why_ended(lines)
+    assert all(most >= 6 for _, most, _ in bench.rounds_told)
+
+
 def test_one_round_is_made_whatever_the_budget(bench: Bench) -> None:
     assert len(ran(bench.measure(STEADY, budget_s=0.001))) == 2
 
