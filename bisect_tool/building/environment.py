@@ -16,15 +16,16 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bisect_tool.building.backend import Backend
 from bisect_tool.building.interpreter import Interpreter, find_interpreter
+from bisect_tool.building.locks import held
 from bisect_tool.building.making import Job, check_import, explain, install
-from bisect_tool.errors import EnvironmentBroken, UsageProblem
+from bisect_tool.errors import UsageProblem
 
 if TYPE_CHECKING:
     from packaging.version import Version
@@ -88,7 +89,9 @@ def ensure(
     try:
         found = _load(job.root)
         if found is None:
-            with _lock(job.builds, job.name, job.left_s(), on_wait):
+            with held(
+                job.builds, job.name, timeout_s=job.left_s(), on_wait=on_wait, doing=f"making {job.name}"
+            ):
                 found = _load(job.root) or _make(job)  # another process may have made it while we waited
     except OSError as problem:
         raise explain(problem, job.builds) from problem
@@ -103,7 +106,7 @@ def remove(environment: Environment) -> None:
     root = environment.root
     builds = root.parent.parent
     try:
-        with _lock(builds, root.name, 60, None):
+        with held(builds, root.name, timeout_s=60):
             _discard(root)
     except OSError as problem:
         raise explain(problem, builds) from problem
@@ -202,32 +205,6 @@ def _discard(root: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
         if leftover.is_symlink() or leftover.is_file():
             leftover.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _lock(builds: Path, name: str, timeout_s: float, on_wait: Callable[[str], None] | None) -> Iterator[None]:
-    """Held by whoever makes or removes the environment ``name``; the kernel frees it when that one dies."""
-    from filelock import FileLock, Timeout
-
-    path = builds / "locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if on_wait is not None:
-            on_wait(f"waiting for another bisect_tool to finish making {name}")
-        try:
-            lock.acquire(timeout=timeout_s, poll_interval=0.05)
-        except Timeout as problem:
-            why = f"another process still holds {path} after {timeout_s:.0f} s"
-            raise EnvironmentBroken(
-                f"{name} could not be made", why, "try again when it is done"
-            ) from problem
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _parse(release: Version | str) -> Version:

@@ -51,7 +51,7 @@ def _colour() -> bool:
 def _json(findings: list[Finding]) -> str:
     import json
 
-    from bisect_tool.measuring.host import facts
+    from bisect_tool.host import facts
 
     data = {
         "schema": 1,

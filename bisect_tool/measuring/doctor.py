@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bisect_tool.measuring.host.guard import Limits, complaints
-from bisect_tool.measuring.host.nvidia import GpuFacts, Nvidia
-from bisect_tool.measuring.host.state import HostState, state
-from bisect_tool.measuring.host.system import Machine, Tool, current
-from bisect_tool.measuring.host.toolchain import tools
+from bisect_tool.host.guard import Limits, complaints
+from bisect_tool.host.nvidia import GpuFacts, Nvidia
+from bisect_tool.host.state import HostState, state
+from bisect_tool.host.system import Machine, Tool, current
+from bisect_tool.host.toolchain import tools
 
 Level = Literal["ok", "advice", "problem"]
 

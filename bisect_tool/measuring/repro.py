@@ -115,7 +115,7 @@ def measure(asked: Request, builds: Path, watch: Watcher, *, resume: bool) -> le
     ready = _environments(revisions, backend, interpreter, builds, extra, watch, noted.append)
     check_arguments(ready[0].environment, script, ready[0].env)
     watch.phase("looking at this machine")
-    from bisect_tool.measuring.host.facts import facts
+    from bisect_tool.host.facts import facts
 
     header["host"] = facts().as_dict()
     with ledger.create(builds, header, noted) as book:

@@ -19,9 +19,9 @@ from typing import Any
 from bisect_tool.analysis.rank import MIN_ROUNDS
 from bisect_tool.analysis.series import counted, widest
 from bisect_tool.building.environment import Environment
+from bisect_tool.host import guard
+from bisect_tool.host.state import state
 from bisect_tool.measuring import child_env, ledger, schedule
-from bisect_tool.measuring.host import guard
-from bisect_tool.measuring.host.state import state
 from bisect_tool.measuring.run import Script, end_leftover, run_once
 from bisect_tool.measuring.steadiness import unsteady
 from bisect_tool.upstream.revision import Revision

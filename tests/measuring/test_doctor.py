@@ -18,10 +18,10 @@ from click.testing import CliRunner, Result
 from recorded_machine import CLT_ONLY, MAC_PATHS, NO_METAL, NO_TOOLS, Script, mac, recorded, said
 
 from bisect_tool.cli.doctor import command
+from bisect_tool.host import linux, nvidia
+from bisect_tool.host.system import Machine
 from bisect_tool.measuring import doctor
 from bisect_tool.measuring.doctor import Finding, examine
-from bisect_tool.measuring.host import linux, nvidia
-from bisect_tool.measuring.host.system import Machine
 
 Usage = namedtuple("Usage", "total used free")
 

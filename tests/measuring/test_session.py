@@ -20,8 +20,8 @@ import pytest
 from filelock import FileLock
 
 from bisect_tool.building.environment import Environment
+from bisect_tool.host.state import HostState
 from bisect_tool.measuring import ledger, schedule, session
-from bisect_tool.measuring.host.state import HostState
 from bisect_tool.measuring.run import Script, end_leftover
 from bisect_tool.measuring.session import Arm, Listeners, Measuring, Settings, arm_line
 from bisect_tool.upstream.revision import Revision

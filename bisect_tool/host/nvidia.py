@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from bisect_tool.measuring.host.system import Machine, Tool
+from bisect_tool.host.system import Machine, Tool
 
 # Reasons for a lower clock that tell of heat or of a failing supply, and the one that tells of a full budget.
 HEAT_REASONS = (

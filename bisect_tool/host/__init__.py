@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bisect_tool.measuring.host.facts import HostFacts, facts
-from bisect_tool.measuring.host.guard import Complaint, Limits, complaints, must_discard
-from bisect_tool.measuring.host.nvidia import GpuClient
-from bisect_tool.measuring.host.state import HostState, state
+from bisect_tool.host.facts import HostFacts, facts
+from bisect_tool.host.guard import Complaint, Limits, complaints, must_discard
+from bisect_tool.host.nvidia import GpuClient
+from bisect_tool.host.state import HostState, state
 
 __all__ = [
     "Complaint",

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisect_tool.measuring.host import Complaint, GpuClient, HostState, Limits, complaints, must_discard
-from bisect_tool.measuring.host.guard import load_during
+from bisect_tool.host import Complaint, GpuClient, HostState, Limits, complaints, must_discard
+from bisect_tool.host.guard import load_during
 
 START = HostState(
     taken_at_s=1000.0,

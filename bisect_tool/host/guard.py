@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from bisect_tool.measuring.host.nvidia import CAP_REASON, HEAT_REASONS, GpuClient
-from bisect_tool.measuring.host.state import HostState
+from bisect_tool.host.nvidia import CAP_REASON, HEAT_REASONS, GpuClient
+from bisect_tool.host.state import HostState
 
 Severity = Literal["discard", "note"]
 Code = Literal["load", "battery", "low-power", "thermal", "gpu-clients", "gpu-throttle", "power-changed"]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bisect_tool.measuring.host.system import (
+from bisect_tool.host.system import (
     Machine,
     Power,
     PowerSource,

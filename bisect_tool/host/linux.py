@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from bisect_tool.measuring.host.system import (
+from bisect_tool.host.system import (
     Machine,
     Power,
     PowerSource,

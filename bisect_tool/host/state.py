@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bisect_tool.measuring.host.nvidia import GpuClient, Nvidia
-from bisect_tool.measuring.host.system import Machine, PowerSource, ThermalPressure, current
+from bisect_tool.host.nvidia import GpuClient, Nvidia
+from bisect_tool.host.system import Machine, PowerSource, ThermalPressure, current
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,9 @@ class Machine(ABC):
 def current() -> Machine:
     """This machine. Anything but macOS is asked the Linux way, and answers None where it does not fit."""
     if platform.system() == "Darwin":
-        from bisect_tool.measuring.host.macos import MacOS
+        from bisect_tool.host.macos import MacOS
 
         return MacOS()
-    from bisect_tool.measuring.host.linux import Linux
+    from bisect_tool.host.linux import Linux
 
     return Linux()

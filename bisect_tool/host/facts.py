@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bisect_tool.measuring.host.nvidia import GpuFacts, Nvidia
-from bisect_tool.measuring.host.system import Machine, current
-from bisect_tool.measuring.host.toolchain import tools
+from bisect_tool.host.nvidia import GpuFacts, Nvidia
+from bisect_tool.host.system import Machine, current
+from bisect_tool.host.toolchain import tools
 
 
 @dataclass(frozen=True)

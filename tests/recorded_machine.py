@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bisect_tool.measuring.host.macos import MacOS
-from bisect_tool.measuring.host.system import Tool
+from bisect_tool.host.macos import MacOS
+from bisect_tool.host.system import Tool
 from bisect_tool.process import Finished
 
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = Path(__file__).parent / "host" / "recorded"
 
 
 def recorded(name: str) -> str:

@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Mapping
 
-from bisect_tool.measuring.host.nvidia import GpuFacts, nvcc
-from bisect_tool.measuring.host.system import Machine, Tool
+from bisect_tool.host.nvidia import GpuFacts, nvcc
+from bisect_tool.host.system import Machine, Tool
 
 CMAKE_NEEDED = (3, 25)
 # <concepts> stands for the library's side of C++20; reading /dev/null leaves no file behind.

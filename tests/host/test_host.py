@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from recorded_machine import CLT_ONLY, NO_METAL, NO_TOOLS, Script, mac, names, recorded, said
 
-from bisect_tool.measuring.host import (
+from bisect_tool.host import (
     GpuClient,
     HostFacts,
     HostState,
@@ -25,7 +25,7 @@ from bisect_tool.measuring.host import (
     state,
     toolchain,
 )
-from bisect_tool.measuring.host.system import Power
+from bisect_tool.host.system import Power
 
 SMI = "/usr/bin/nvidia-smi -i 0"
 
