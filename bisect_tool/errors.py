@@ -50,12 +50,40 @@ class UnknownRelease(UsageProblem):
     """No wheel of that version for this platform, Python and backend."""
 
 
+class UnknownRevision(UsageProblem):
+    """No commit, tag, branch or pull request of that name, or several."""
+
+
 class NoSuchSession(UsageProblem):
     """``report`` or ``--resume`` names a session that is not in the ledger."""
 
 
 class IndexUnreachable(ToolError):
     """The package index did not answer."""
+
+
+class UpstreamUnreachable(ToolError):
+    """The repository of MLX did not answer, or cannot be used."""
+
+
+class SourceUnavailable(ToolError):
+    """A library that a build needs (fmt, json, …) could not be fetched."""
+
+
+class Untrusted(UsageProblem):
+    """A stranger's code would run without walls."""
+
+
+class BuildFailed(ToolError):
+    """A commit that does not configure, compile, link, pack or import: a property of the commit."""
+
+
+class MachineTrouble(ToolError):
+    """A build ended by this machine (memory, killed, time): says nothing about the commit."""
+
+
+class StoreDamaged(ToolError):
+    """A stored build is not what its record says."""
 
 
 class EnvironmentBroken(ToolError):
