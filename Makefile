@@ -22,6 +22,7 @@ lint: $(VENV)/.dev  ## ruff and mypy
 bench: $(VENV)/.dev  ## what the program promises about its own speed, each a table
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/tool_cost.py
+	$(BIN)/python benchmarks/build_cost.py
 
 clean:  ## remove the virtual environment and everything under builds/ (sessions too)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

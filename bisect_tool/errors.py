@@ -75,7 +75,13 @@ class Untrusted(UsageProblem):
 
 
 class BuildFailed(ToolError):
-    """A commit that does not configure, compile, link, pack or import: a property of the commit."""
+    """A commit that does not configure, compile, link, pack or import: a property of the commit.
+
+    ``failure``: which of these, in one word. ``tail``: the last lines of its log.
+    """
+
+    failure: str = ""
+    tail: str = ""
 
 
 class MachineTrouble(ToolError):

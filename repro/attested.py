@@ -1,9 +1,10 @@
 """Runs a script of a user's own inside an environment, and afterwards says which MLX it ran on.
 
-    python attested.py FD SCRIPT [ARGS …]
+    python attested.py FD [SCRIPT [ARGS …]]
 
-The script runs as ``__main__``, unchanged. When it ends, one JSON line goes to the file descriptor FD: the
-version of the mlx that was imported, its module file, and every library of MLX that the process mapped.
+The script runs as ``__main__``, unchanged; without one, MLX is imported and that is all. When it ends, one
+JSON line goes to the file descriptor FD: the version of the mlx that was imported, its module file, and every
+library of MLX that the process mapped.
 """
 
 from __future__ import annotations
@@ -40,8 +41,14 @@ def attest(fd: int) -> None:
 
 
 def main() -> None:
-    fd, script = int(sys.argv[1]), sys.argv[2]
-    sys.argv = sys.argv[2:]
+    fd, script = int(sys.argv[1]), sys.argv[2] if sys.argv[2:] else None
+    sys.argv = sys.argv[2:] or [sys.argv[0]]
+    if script is None:
+        sys.path[:1] = []
+        import mlx.core  # noqa: F401
+
+        attest(fd)
+        return
     sys.path[0] = str(Path(script).resolve().parent)
     try:
         runpy.run_path(script, run_name="__main__")

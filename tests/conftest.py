@@ -9,6 +9,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from small_builds import Bench
+from small_upstream import SmallUpstream, make
 
 from bisect_tool import process
 
@@ -33,6 +35,26 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("UV_FIND_LINKS", str(folder))
     monkeypatch.delenv("UV_CACHE_DIR", raising=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_upstream(tmp_path_factory: pytest.TempPathFactory) -> SmallUpstream:
+    """Repositories shaped like MLX and its sources; see the module.
+
+    Nobody writes to them: a test that builds the hostile commits makes a victim of its own with ``make``.
+    """
+    return make(tmp_path_factory.mktemp("small-upstream"))
+
+
+@pytest.fixture(scope="session")
+def shared_bench(small_upstream: SmallUpstream, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """One folder of builds of the small upstream for all tests that can share it."""
+    return Bench(small_upstream, tmp_path_factory.mktemp("small-builds").resolve())
+
+
+@pytest.fixture
+def bench(shared_bench: Bench) -> Bench:
+    return Bench(shared_bench.upstream, shared_bench.builds)
 
 
 @pytest.fixture

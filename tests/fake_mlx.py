@@ -13,11 +13,21 @@ GOOD = "__version__ = '9.9.9'\ndef run(): print('ran')\n"
 
 
 def make_wheel(
-    folder: Path, core: str, *, extra: bool = True, ballast_mib: int = 0, version: str = VERSION
+    folder: Path,
+    core: str,
+    *,
+    extra: bool = True,
+    ballast_mib: int = 0,
+    version: str = VERSION,
+    requires: str = "",
 ) -> Path:
-    """A wheel ``mlx 9.9.9`` of one module; ``ballast_mib`` of zeros weigh nothing until they are unpacked."""
+    """A wheel ``mlx 9.9.9`` of one module; ``ballast_mib`` of zeros weigh nothing until they are unpacked.
+
+    ``requires``: a distribution that it says it depends on.
+    """
     path = folder / f"mlx-{version}-py3-none-any.whl"
     about = f"Metadata-Version: 2.1\nName: mlx\nVersion: {version}\n"
+    about += f"Requires-Dist: {requires}\n" if requires else ""
     info = f"mlx-{version}.dist-info"
     files = {
         "mlx/core.py": core.replace(VERSION, version).encode(),

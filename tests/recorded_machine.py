@@ -47,8 +47,6 @@ MAC_ANSWERS: Mapping[str, Finished] = {
     "/usr/bin/xcrun -sdk macosx metal --version": said(recorded("macos/metal_version.txt")),
     "/usr/bin/sandbox-exec": said(),
     "/usr/bin/git --version": said(recorded("macos/git_version.txt")),
-    "/opt/homebrew/bin/cmake --version": said(recorded("macos/cmake_version.txt")),
-    "/opt/homebrew/bin/ninja --version": said(recorded("macos/ninja_version.txt")),
     "/opt/homebrew/bin/ccache --version": said(recorded("macos/ccache_version.txt")),
     "/usr/bin/c++ --version": said(recorded("macos/clang_version.txt")),
     "/usr/bin/c++": said(),
@@ -56,8 +54,6 @@ MAC_ANSWERS: Mapping[str, Finished] = {
 MAC_PATHS = {
     "git": "/usr/bin/git",
     "c++": "/usr/bin/c++",
-    "cmake": "/opt/homebrew/bin/cmake",
-    "ninja": "/opt/homebrew/bin/ninja",
     "ccache": "/opt/homebrew/bin/ccache",
 }
 CLT_ONLY: Mapping[str, Finished] = {

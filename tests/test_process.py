@@ -79,6 +79,15 @@ def test_timeout_ends_the_whole_group(stubborn: bool, tmp_path: Path) -> None:
     gone(int((tmp_path / "pid").read_text()))
 
 
+def test_timeout_ends_what_left_the_group(tmp_path: Path) -> None:
+    code = WITH_GRANDCHILD.replace(
+        '"import time; time.sleep(60)"]', '"import time; time.sleep(60)"], start_new_session=True'
+    )
+    done = run(python(code + "    time.sleep(60)\n", str(tmp_path / "pid")), timeout_s=1.5)
+    assert done.timed_out
+    assert not alive(int((tmp_path / "pid").read_text()))  # by now, not soon
+
+
 def test_grandchild_that_holds_the_pipe_is_not_waited_for(tmp_path: Path) -> None:
     started = time.monotonic()
     done = run(python(WITH_GRANDCHILD + "    print('done')\n", str(tmp_path / "pid")), timeout_s=30)
@@ -124,6 +133,59 @@ def test_output_limit_counts_every_stream() -> None:
         assert done.output_exceeded is exceeded
 
 
+@pytest.mark.parametrize("streams", ["open", "closed"])
+def test_memory_limit_ends_the_whole_tree(streams: str, tmp_path: Path) -> None:
+    """None of the processes takes more than it may; a grandchild in a session of its own counts as well."""
+    code = """
+        import os, subprocess, sys, time
+        held = b"x" * 60_000_000
+        if len(sys.argv) > 2:
+            child = subprocess.Popen([sys.executable, *sys.orig_argv[1:-1]], start_new_session=True)
+            with open(sys.argv[1], "w") as file:
+                file.write(str(child.pid))
+        if "closed" in sys.argv[1]:
+            for fd in range(3): os.close(fd)
+        time.sleep(60)
+    """
+    pid = tmp_path / streams
+    started = time.monotonic()
+    done = run(python(code, str(pid), "more"), timeout_s=30, memory_limit=100_000_000)
+    assert time.monotonic() - started < 15
+    assert done.memory_exceeded and not done.ok and not done.timed_out
+    assert done.describe() == "took more than its 0.1 GB of memory"
+    gone(int(pid.read_text()))
+
+
+def test_memory_below_the_limit_is_allowed() -> None:
+    code = "import time; held = b'x' * 60_000_000; time.sleep(2.5)"
+    done = run(python(code), timeout_s=30, memory_limit=200_000_000)
+    assert done.ok and (done.memory_exceeded, done.memory_limit) == (False, 200_000_000)
+
+
+def test_memory_that_is_shared_counts_once() -> None:
+    code = """
+        import mmap, os, time
+        held = mmap.mmap(-1, 60_000_000)
+        held.write(b"x" * 60_000_000)
+        for _ in range(3):
+            if os.fork() == 0: break
+        sum(held[::4096])
+        time.sleep(2.5)
+    """
+    assert run(python(code), timeout_s=30, memory_limit=200_000_000).ok
+    assert run(python(code), timeout_s=30, memory_limit=60_000_000).memory_exceeded
+
+
+def test_a_limit_costs_nothing_in_a_short_program() -> None:
+    code = """
+        import sys
+        from bisect_tool.process import run
+        assert run(["true"], timeout_s=20, memory_limit=1 << 30).ok
+        print("psutil" in sys.modules)
+    """
+    assert run(python(code), timeout_s=20).stdout == "False\n"
+
+
 def test_log_gets_both_streams_and_what_was_there_stays(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("before\n")
@@ -138,6 +200,22 @@ def test_channel_is_a_descriptor_of_its_own() -> None:
     done = run(python(code), timeout_s=20, channel=heard.append, channel_args=lambda fd: ("--json", str(fd)))
     assert done.ok, done.stderr
     assert (b"".join(heard), done.stdout) == (b"hi", "out\n")
+
+
+def test_channel_leaves_single_digits_to_shells() -> None:
+    code = """
+        import sys
+        from bisect_tool.process import run
+        print(run(["echo"], timeout_s=20, channel=lambda _chunk: None).stdout)
+    """
+    assert int(run(python(code), timeout_s=20).stdout) >= 10  # a process with next to none open
+
+
+def test_standard_input_can_be_a_descriptor_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("given")
+    with (tmp_path / "in").open() as file:
+        done = run(python("import sys; print(sys.stdin.read())"), timeout_s=20, stdin=file.fileno())
+    assert done.stdout == "given\n"
 
 
 def test_no_descriptor_is_left_open() -> None:

@@ -1,8 +1,9 @@
-"""From a release to an environment: one virtual environment per (release, backend, Python ABI).
+"""From a wheel to an environment: one virtual environment per build, or per (release, backend, Python ABI).
 
-It lives in ``builds/environments/<release>-<backend>-<abi>/``. It is made in a hidden folder beside that,
-imported once, described by an ``environment.json`` written last, and then renamed: whatever the name leads
-to was whole, and a folder without a valid ``environment.json`` is a leftover that is removed.
+It lives in ``builds/environments/built-<key>/`` or ``…/<release>-<backend>-<abi>/``. It is made in a hidden
+folder beside that, imported once, described by an ``environment.json`` written last, and then renamed:
+whatever the name leads to was whole, and a folder without a valid ``environment.json`` is a leftover that is
+removed.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from typing import TYPE_CHECKING
 from bisect_tool.building.backend import Backend
 from bisect_tool.building.interpreter import Interpreter, find_interpreter
 from bisect_tool.building.locks import held
-from bisect_tool.building.making import Job, check_import, explain, install
+from bisect_tool.building.making import Job, check_import, explain, install, of_release, of_wheel
+from bisect_tool.building.sandbox import Mode, Sandbox, choose
 from bisect_tool.errors import UsageProblem
 
 if TYPE_CHECKING:
     from packaging.version import Version
 
-__all__ = ["Environment", "Interpreter", "ensure", "find_interpreter", "remove"]
+__all__ = ["Environment", "Interpreter", "ensure", "ensure_wheel", "find_interpreter", "remove"]
 
 SCHEMA = 1
 
@@ -40,8 +42,9 @@ class Environment:
     """A virtual environment that holds one release of MLX, proven to import.
 
     ``packages``: every installed distribution and its version. ``wheel_digest``: see ``digest_of``.
-    ``mlx_version``: what the module itself reports. ``created``: False when it was already there.
-    ``seconds``: wall time of the ``ensure`` that returned it, waiting included.
+    ``mlx_version``: what the module itself reports. ``build``: the key of the build it was made from, '' for
+    a released wheel. ``created``: False when it was already there. ``seconds``: wall time of the ``ensure``
+    that returned it, waiting included.
     """
 
     root: Path
@@ -55,6 +58,7 @@ class Environment:
     abi: str = ""
     python_version: str = ""
     mlx_version: str = ""
+    build: str = ""
 
 
 def ensure(
@@ -63,6 +67,7 @@ def ensure(
     *,
     builds: Path,
     interpreter: Interpreter,
+    sandbox: Sandbox | None = None,
     on_wait: Callable[[str], None] | None = None,
     offline: bool = False,
     timeout_s: float = 1800,
@@ -70,22 +75,60 @@ def ensure(
 ) -> Environment:
     """The environment of ``release``, made if it is not there; whole and importable when this returns.
 
-    ``on_wait`` is told once, in words, when another process is making the same environment. ``offline``: uv
-    may use its cache only. ``timeout_s``: seconds for all of it. ``run_env``: environment variables for the
-    check that MLX imports, on top of a clean environment. Raises ``UsageProblem`` for what is no version,
-    ``UnknownRelease``, ``IndexUnreachable``, ``DiskFull``, and ``EnvironmentBroken`` for the rest; none of
-    them leaves an environment behind.
+    ``sandbox``: the walls of the first import (None: those there are). ``on_wait`` is told once, in words,
+    when another process is making the same environment. ``offline``: uv may use its cache only.
+    ``timeout_s``: seconds for all of it. ``run_env``: environment variables for the check that MLX imports,
+    on top of a clean environment. Raises ``UsageProblem`` for what is no version, ``UnknownRelease``,
+    ``IndexUnreachable``, ``DiskFull``, and ``EnvironmentBroken`` for the rest; none of them leaves an
+    environment behind.
     """
-    started = time.monotonic()
-    job = Job(
-        version=_parse(release),
-        backend=_backend(backend),
-        interpreter=interpreter,
+    job = of_release(
+        _parse(release),
+        _backend(backend),
+        interpreter,
         builds=builds.absolute(),
+        sandbox=sandbox or choose(Mode.AUTO),
         offline=offline,
-        deadline=started + timeout_s,
+        deadline=time.monotonic() + timeout_s,
         run_env=run_env or {},
     )
+    return _ensured(job, on_wait)
+
+
+def ensure_wheel(
+    wheel: Path,
+    key: str,
+    label: str,
+    backend: Backend,
+    *,
+    builds: Path,
+    interpreter: Interpreter,
+    sandbox: Sandbox,
+    on_wait: Callable[[str], None] | None = None,
+    timeout_s: float = 600,
+    run_env: Mapping[str, str] | None = None,
+) -> Environment:
+    """The same for a wheel that was built here. ``key``: of its build. ``label``: what messages call it.
+
+    Needs no network: nothing but the wheel is installed.
+    """
+    job = of_wheel(
+        wheel,
+        key,
+        label,
+        backend,
+        interpreter,
+        builds=builds.absolute(),
+        sandbox=sandbox,
+        offline=True,
+        deadline=time.monotonic() + timeout_s,
+        run_env=run_env or {},
+    )
+    return _ensured(job, on_wait)
+
+
+def _ensured(job: Job, on_wait: Callable[[str], None] | None) -> Environment:
+    started = time.monotonic()
     try:
         found = _load(job.root)
         if found is None:
@@ -93,6 +136,8 @@ def ensure(
                 job.builds, job.name, timeout_s=job.left_s(), on_wait=on_wait, doing=f"making {job.name}"
             ):
                 found = _load(job.root) or _make(job)  # another process may have made it while we waited
+        with contextlib.suppress(OSError):  # what was used last is pruned last
+            os.utime(job.root / "environment.json")
     except OSError as problem:
         raise explain(problem, job.builds) from problem
     return dataclasses.replace(found, seconds=time.monotonic() - started)
@@ -150,7 +195,7 @@ def _describe(job: Job, root: Path, mlx_version: str) -> Environment:
     return Environment(
         root=root,
         python=root / "bin" / "python",
-        release=str(job.version),
+        release=job.release,
         backend=job.backend.value,
         packages=dict(
             sorted((d.metadata["Name"], d.version) for d in distributions(path=[str(site_packages)]))
@@ -161,6 +206,7 @@ def _describe(job: Job, root: Path, mlx_version: str) -> Environment:
         abi=job.interpreter.abi,
         python_version=job.interpreter.version,
         mlx_version=mlx_version,
+        build=job.build,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,17 +96,23 @@ def make_venv(root: Path, interpreter: Interpreter, *, env: Mapping[str, str], l
 
 
 def install(
-    root: Path, requirement: str, *, env: Mapping[str, str], log: Path, offline: bool, timeout_s: float
+    root: Path,
+    requirements: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    offline: bool,
+    timeout_s: float,
+    dependencies: bool = True,
 ) -> process.Finished:
-    """Install ``requirement`` from wheels only: building MLX from source is not something uv may begin."""
+    """Install ``requirements`` from wheels only: building something from source is not for uv to begin."""
     argv = [uv_binary(), "pip", "install", "--python", str(root / "bin" / "python"), "--only-binary", ":all:"]
     # Never symbolic links: a library would be a file of the cache, not of the environment.
     if env.get("UV_LINK_MODE") in (None, "", "symlink"):
         # Shared files: ten environments cost little more disk than one. uv copies where it cannot link.
         argv += ["--link-mode", "clone" if sys.platform == "darwin" else "hardlink"]
-    if offline:
-        argv.append("--offline")
-    return process.run([*argv, requirement], env=env, log=log, timeout_s=timeout_s)
+    argv += ["--offline"] * offline + ["--no-deps"] * (not dependencies)
+    return process.run([*argv, *requirements], env=env, log=log, timeout_s=timeout_s)
 
 
 def complaint(text: str) -> Complaint:

@@ -10,13 +10,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bisect_tool import process
 from bisect_tool.building import installer
+from bisect_tool.building.attestation import foreign
 from bisect_tool.building.backend import Backend, available, requirement
 from bisect_tool.building.installer import Complaint
+from bisect_tool.building.sandbox import Sandbox, Walls, interpreter_paths
 from bisect_tool.errors import DiskFull, EnvironmentBroken, IndexUnreachable, ToolError, UnknownRelease
+from bisect_tool.paths import repro_script
 from bisect_tool.upstream import releases
 
 if TYPE_CHECKING:
@@ -31,25 +33,26 @@ MIB = 1024 * 1024
 ROOM_MIB = 300
 ROOM_CUDA_MIB = 600
 ROOM_CUDA_FIRST_MIB = 4600
-IMPORT = "import json, mlx.core as mx; print(json.dumps([mx.__version__, mx.__file__]))"
 REMEDY_BUILDS = "name another folder with --builds DIR"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What ``ensure`` was asked for, with every path it uses."""
+    """What was asked for, with every path it uses. ``wanted``: what uv installs, a release or a wheel file;
+    ``build``: the key of the build that the wheel is, '' for a release."""
 
-    version: Version
+    name: str
+    subject: str
+    wanted: str
+    release: str
     backend: Backend
     interpreter: Interpreter
     builds: Path
+    sandbox: Sandbox
     offline: bool
     deadline: float  # time.monotonic()
     run_env: Mapping[str, str]
-
-    @property
-    def name(self) -> str:
-        return f"{self.version}-{self.backend.value}-{self.interpreter.abi}"
+    build: str = ""
 
     @property
     def root(self) -> Path:
@@ -59,12 +62,37 @@ class Job:
     def log(self) -> Path:
         return self.builds / "logs" / f"environment-{self.name}.log"
 
-    @property
-    def subject(self) -> str:
-        return f"mlx {self.version} for {self.backend.value}"
-
     def left_s(self) -> float:
         return max(1.0, self.deadline - time.monotonic())
+
+
+def of_release(version: Version, backend: Backend, interpreter: Interpreter, **how: Any) -> Job:
+    """The job of making the environment of a release. Raises ``UnknownRelease``."""
+    return Job(
+        name=f"{version}-{backend.value}-{interpreter.abi}",
+        subject=f"mlx {version} for {backend.value}",
+        wanted=requirement(backend, version),
+        release=str(version),
+        backend=backend,
+        interpreter=interpreter,
+        **how,
+    )
+
+
+def of_wheel(
+    wheel: Path, key: str, label: str, backend: Backend, interpreter: Interpreter, **how: Any
+) -> Job:
+    """The job of making the environment of a wheel that was built here: ``key`` is its build's."""
+    return Job(
+        name=f"built-{key[:16]}",
+        subject=label,
+        wanted=str(wheel),
+        release=wheel.name.split("-")[1],
+        backend=backend,
+        interpreter=interpreter,
+        build=key,
+        **how,
+    )
 
 
 def install(job: Job, root: Path) -> None:
@@ -72,8 +100,10 @@ def install(job: Job, root: Path) -> None:
 
     Raises ``UnknownRelease``, ``IndexUnreachable``, ``DiskFull``, ``EnvironmentBroken``.
     """
-    wanted = requirement(job.backend, job.version)
     env = installer.uv_environment(job.builds / "cache" / "uv")
+    if job.build:
+        # What uv unpacks of a wheel made here can be had again from the store: it goes first when pruned.
+        env["UV_CACHE_DIR"] = str(job.builds / "cache" / "unpacked")
     done = installer.make_venv(root, job.interpreter, env=env, log=job.log)
     if not done.ok:
         said = done.stderr + done.stdout
@@ -81,7 +111,15 @@ def install(job: Job, root: Path) -> None:
     short = _short_of_room(job, Path(env["UV_CACHE_DIR"]))
     # What uv has in its cache already needs next to no room: without room, try just that.
     offline = job.offline or short is not None
-    done = installer.install(root, wanted, env=env, log=job.log, offline=offline, timeout_s=job.left_s())
+    done = installer.install(
+        root,
+        [job.wanted],
+        env=env,
+        log=job.log,
+        offline=offline or bool(job.build),
+        timeout_s=job.left_s(),
+        dependencies=not job.build,
+    )
     said = done.stderr + done.stdout
     if done.ok:
         if installer.lost_extra(said):
@@ -120,7 +158,7 @@ def _unknown(job: Job, why: str) -> UnknownRelease:
     """Names the releases that exist, or says what uv said when they cannot be listed."""
     python = job.interpreter
     what = (
-        f"mlx {job.version} has no wheel for the {job.backend.value} backend with CPython {python.version} "
+        f"mlx {job.release} has no wheel for the {job.backend.value} backend with CPython {python.version} "
         f"on {python.platform}"
     )
     remedy = "choose one of these, another Python or another backend"
@@ -130,33 +168,56 @@ def _unknown(job: Job, why: str) -> UnknownRelease:
         return UnknownRelease(what, why, "name a release that is there", job.log)
     if not exist:
         return UnknownRelease(what, "there is none at all", "choose another Python or backend", job.log)
-    near = releases.listed(releases.nearest(job.version, exist))
+    near = releases.listed(releases.nearest(job.release, exist))
     return UnknownRelease(
         what, f"the newest are {releases.listed(exist)}, the nearest {near}", remedy, job.log
     )
 
 
 def check_import(job: Job, root: Path) -> str:
-    """Import MLX once in a process of its own; the version it reports. Older wheels abort, not raise."""
-    clean = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
-    # In its own folder: `-c` puts the current one first, and a source tree of MLX there would be imported.
-    argv = [str(root / "bin" / "python"), "-s", "-c", IMPORT]
-    limit = min(IMPORT_TIMEOUT_S, job.left_s())
-    done = process.run(argv, env={**clean, **job.run_env}, cwd=root, timeout_s=limit, log=job.log)
+    """Import MLX once in a process of its own; the version it reports. Older wheels abort, not raise.
+
+    Raises ``EnvironmentBroken`` when it does not import, or when what was imported, or any library that came
+    with it, is not of this environment.
+    """
+    script = repro_script("attested.py")
+    home = root / "home"
+    home.mkdir(exist_ok=True)
+    told = bytearray()
+    python = root / "bin" / "python"
+    clean = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    # In its own folder: a source tree of MLX in the current one must not be imported.
+    done = job.sandbox.run(
+        [python, "-s", script],
+        walls=Walls(
+            read=(root, script, *interpreter_paths(python)),
+            write=(),
+            home=home,
+            gpu=job.backend is not Backend.CPU,
+        ),
+        env={"PYTHONDONTWRITEBYTECODE": "1", **clean, **job.run_env},
+        cwd=root,
+        timeout_s=min(IMPORT_TIMEOUT_S, job.left_s()),
+        log=job.log,
+        channel=told.extend,
+    )
     what = f"{job.subject} does not import"
-    remedy = "choose another release or backend"
+    remedy = "" if job.build else "choose another release or backend"
     if not done.ok:
         said = f"python {done.describe()}"
         if line := meaningful(done.stderr):
             said += f", saying: {line}"
         raise EnvironmentBroken(what, said, remedy, job.log)
     try:
-        version, file = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError) as problem:
-        raise EnvironmentBroken(what, "it did not report its version", remedy, job.log) from problem
-    if not Path(file).resolve().is_relative_to(root.resolve()):
-        raise EnvironmentBroken(what, f"{file} was imported instead", "unset PYTHONPATH", job.log)
-    return str(version)
+        proof = json.loads(told)
+        known = isinstance(proof["module"], str) and isinstance(proof["mlx"], str)
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise EnvironmentBroken(what, "it did not report its version", remedy, job.log)
+    if wrong := foreign(proof, root, None):
+        raise EnvironmentBroken(what, f"it {wrong}", "unset PYTHONPATH", job.log)
+    return str(proof["mlx"])
 
 
 def meaningful(stderr: str) -> str:

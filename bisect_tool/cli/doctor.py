@@ -33,8 +33,8 @@ def command(ctx: click.Context, as_json: bool, builds: Path | None, backend: str
     from bisect_tool.measuring.doctor import counts, examine
     from bisect_tool.paths import builds_folder
 
-    override = builds if builds is not None else ctx.obj if isinstance(ctx.obj, Path) else None
-    findings = examine(builds_folder(override), backend)
+    configured = getattr(ctx.obj, "path", None)
+    findings = examine(builds_folder(builds), backend, config=configured)
     if as_json:
         click.echo(_json(findings))
     else:

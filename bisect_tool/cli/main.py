@@ -10,11 +10,16 @@ from bisect_tool import __version__
 
 # Name -> one line for `--help`, so that listing the commands imports none of them.
 COMMANDS = {
+    "build": "Build commits, branches and pull requests, ahead of measuring them.",
     "repro": "Measure MLX releases with the canonical repro of #3553, or a script of your own.",
     "runs": "List the sessions in the ledger.",
     "report": "Print a session again, from its records alone.",
+    "cache": "Stored builds and all else that is kept: list, size, prune, verify, export, import.",
     "doctor": "Say what on this host would spoil a measurement or a build.",
 }
+
+# The configuration file speaks to the commands of a group as well.
+GROUPS = {"cache": ("list", "size", "prune", "verify", "export", "import")}
 
 
 class LazyGroup(click.Group):
@@ -35,8 +40,13 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="bisect_tool")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:  # noqa: ARG001  `__main__` looks for it
     """Reproduce an MLX performance issue and print a table that can be pasted into a GitHub issue.
 
     Nothing is ever posted anywhere.
     """
+    from bisect_tool import config
+
+    ctx.obj = config.load()
+    ctx.default_map = ctx.obj.default_map(COMMANDS, GROUPS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +14,13 @@ builds_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     envvar="BISECT_TOOL_BUILDS",
     help="Where environments and sessions are kept  [default: builds/ of the checkout]",
+)
+
+backend_option = click.option(
+    "--backend", type=click.Choice(["metal", "cuda12", "cuda13", "cpu"]), help="[default: found out]"
+)
+python_option = click.option(
+    "--python", metavar="VERSION|PATH", help="Python of the environments  [default: the tool's own]"
 )
 
 
@@ -40,3 +49,31 @@ def duration_text(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def build_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of whatever may have to build a commit; ``cli.provider`` reads them."""
+    options = [
+        click.option("--repo", metavar="URL|PATH", help="MLX's repository  [default: ml-explore/mlx]"),
+        click.option("--fetch", is_flag=True, help="Bring the clone up to date first."),
+        click.option("--offline", is_flag=True, help="Use only what is here."),
+        click.option(
+            "--mirror", multiple=True, metavar="PREFIX=PATH", help="A local copy of what has such addresses."
+        ),
+        click.option(
+            "--sandbox",
+            type=click.Choice(["auto", "require", "off"]),
+            default="auto",
+            show_default=True,
+            help="Walls around builds and runs.",
+        ),
+        click.option("--trust", is_flag=True, help="Let strangers' code run even without walls."),
+        click.option("--jobs", "-j", type=click.IntRange(min=1), help="[default: by cores and memory]"),
+        click.option(
+            "--define", "-D", "defines", multiple=True, metavar="NAME=VALUE", help="A CMake cache entry."
+        ),
+        click.option("--build-timeout", type=duration, default="2h", show_default=True, help="Of one build."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bisect_tool.cli.options import duration_text
 from bisect_tool.measuring.session import Progress
+
+if TYPE_CHECKING:
+    from bisect_tool.building.output import Step
 
 
 class Watch:
@@ -20,6 +23,7 @@ class Watch:
         self._bar: Any = None
         self._task: Any = None
         self._last_round = 0
+        self._tenth = -1  # of a build's steps, that a line was last written for
 
     def __enter__(self) -> Watch:
         if sys.stderr.isatty() and not self._quiet:
@@ -54,6 +58,17 @@ class Watch:
         elif not self._quiet and at.round != self._last_round:
             click.echo(text, err=True)
         self._last_round = at.round
+
+    def step(self, step: Step, left_s: float | None) -> None:
+        """One of Ninja's, while something is built."""
+        if self._bar is not None:
+            text = step.text(left_s)
+            self._bar.update(self._task, description=text, total=step.total, completed=step.done)
+            return
+        tenth = 10 * step.done // max(step.total, 1)
+        if not self._quiet and (tenth != self._tenth or step.done == 1):
+            click.echo(step.text(left_s), err=True)
+        self._tenth = tenth
 
     def remark(self, text: str) -> None:
         if self._bar is not None:

@@ -8,8 +8,14 @@ from typing import Any
 
 import click
 
-from bisect_tool.cli.options import builds_option, duration, percent
-from bisect_tool.paths import builds_folder
+from bisect_tool.cli.options import (
+    backend_option,
+    build_options,
+    builds_option,
+    duration,
+    percent,
+    python_option,
+)
 
 # Handed on to the canonical repro as they are; it says what it makes of them.
 CASE_OPTIONS = ("preset", "rows", "bits", "group_size", "quant", "dtype", "timing", "cache")
@@ -32,12 +38,8 @@ CASE_OPTIONS = ("preset", "rows", "bits", "group_size", "quant", "dtype", "timin
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A script of your own in place of the canonical repro; its arguments follow --.",
 )
-@click.option(
-    "--backend", type=click.Choice(["metal", "cuda12", "cuda13", "cpu"]), help="[default: found out]"
-)
-@click.option(
-    "--python", metavar="VERSION|PATH", help="Python of the environments  [default: the tool's own]"
-)
+@backend_option
+@python_option
 @click.option(
     "--env", "env_options", multiple=True, metavar="NAME[=VALUE]", help="Pass a variable to the repro."
 )
@@ -52,14 +54,17 @@ CASE_OPTIONS = ("preset", "rows", "bits", "group_size", "quant", "dtype", "timin
 @click.option("--resume", is_flag=True, help="Go on with the last unfinished session of this same command.")
 @click.option("--json", "as_json", is_flag=True, help="The same content as data.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@build_options
 @builds_option
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> int:
-    """Measure each REVISION, a released version such as 0.32.4 (the newest when none is given; settings may
-    follow: 0.32.4,MLX_METAL_GPU_ARCH=applegpu_g12s), as fresh processes in balanced, shuffled rounds, and
-    print a table that can be pasted.
+    """Measure each REVISION as fresh processes in balanced, shuffled rounds, and print a table that can be
+    pasted. A REVISION is a release (0.32.4; the newest when none is given), a commit of any name (v0.32.0,
+    main, 548dd80, @2026-03-01, #3764, path:../mlx), which is built first, or either with settings
+    (0.32.4,MLX_METAL_GPU_ARCH=applegpu_g12s).
     """
     from bisect_tool.cli.progress import Watch
+    from bisect_tool.cli.provider import provider
     from bisect_tool.cli.report import render
     from bisect_tool.errors import EXIT_DONE, EXIT_INCONCLUSIVE
     from bisect_tool.measuring import repro
@@ -75,8 +80,6 @@ def command(ctx: click.Context, /, **options: Any) -> int:
         revisions=revisions,
         script=options["script"],
         script_args=script_args if options["script"] else case_arguments,
-        backend=options["backend"],
-        python=options["python"],
         env_options=options["env_options"],
         budget_s=options["budget"],
         width=options["width"],
@@ -87,7 +90,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
         command=_typed(),
     )
     with Watch(options["quiet"]) as watch:
-        session = repro.measure(asked, builds_folder(options["builds"]), watch, resume=options["resume"])
+        session = repro.measure(asked, provider(options, watch), watch, resume=options["resume"])
     click.echo(render(session.header, session.lines, asked.form))
     failed = [line for line in session.lines if line["kind"] in ("failed-arm", "dropped")]
     for line in failed:

@@ -23,9 +23,9 @@ PCI_DISPLAY_CLASS = "0x03"
 
 # Debian name -> name elsewhere; a name that is not listed is the same everywhere.
 OTHER_NAMES = {
-    "dnf": {"g++": "gcc-c++"},
-    "pacman": {"g++": "gcc", "ninja-build": "ninja"},
-    "zypper": {"g++": "gcc-c++", "ninja-build": "ninja"},
+    "dnf": {"g++": "gcc-c++", "libopenblas-dev liblapacke-dev": "openblas-devel lapack-devel"},
+    "pacman": {"g++": "gcc", "libopenblas-dev liblapacke-dev": "openblas lapacke"},
+    "zypper": {"g++": "gcc-c++", "libopenblas-dev liblapacke-dev": "openblas-devel lapacke-devel"},
 }
 INSTALLERS = {
     "dnf": "sudo dnf install {}",
@@ -34,6 +34,20 @@ INSTALLERS = {
     "apt": "sudo apt install {}",
 }
 FAMILIES = {"fedora": "dnf", "rhel": "dnf", "centos": "dnf", "arch": "pacman", "suse": "zypper"}
+
+# What every wall is made with, and the ways to /proc in the order they are tried. It is read-only: root could
+# have the kernel start any program, outside, by writing to /proc/sys/kernel. Where the kernel refuses
+# a /proc of their own (a container hides parts of its own), walled programs see the machine's, read-only:
+# others' names, but neither their environments nor their memory, which belong to another user namespace.
+BUBBLEWRAP = (
+    "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
+    "--dev", "/dev",
+)  # fmt: skip
+BUBBLEWRAP_WAYS: tuple[tuple[str, ...], ...] = (
+    ("--disable-userns", "--proc", "/proc", "--remount-ro", "/proc"),  # no namespaces within; since 0.8.0
+    ("--proc", "/proc", "--remount-ro", "/proc"),
+    ("--ro-bind", "/proc", "/proc"),
+)
 
 
 def parse_os_release(text: str) -> dict[str, str]:
@@ -142,17 +156,26 @@ class Linux(Machine):
         return False
 
     def own_toolchain(self) -> list[Tool]:
-        return []
+        from bisect_tool.host.toolchain import blas  # which imports this module's base
+
+        return [blas(self)]
 
     def sandbox(self) -> Tool:
+        return self.bubblewrap()[0]
+
+    def bubblewrap(self) -> tuple[Tool, tuple[str, ...]]:
+        """Bubblewrap, and its options here: those of ``BUBBLEWRAP`` and the first way to /proc that works."""
         bwrap = self.find("bwrap")
         if bwrap is None:
-            return Tool("sandbox", None, "bubblewrap not found", self.install("bubblewrap"))
-        tried = self.run([bwrap, "--ro-bind", "/", "/", "true"])
-        if tried is not None and tried.ok:
-            return Tool("sandbox", (self.text(bwrap, "--version") or "bubblewrap").strip())
+            return Tool("sandbox", None, "bubblewrap not found", self.install("bubblewrap")), ()
+        tried = None
+        for way in BUBBLEWRAP_WAYS:
+            options = (*BUBBLEWRAP, *way)
+            tried = self.run([bwrap, "--ro-bind", "/", "/", *options, "true"])
+            if tried is not None and tried.ok:
+                return Tool("sandbox", (self.text(bwrap, "--version") or "bubblewrap").strip()), options
         why = tried.last_line() or tried.describe() if tried is not None else "cannot be started"
-        return Tool("sandbox", None, why, self._namespace_remedy())
+        return Tool("sandbox", None, why, self._namespace_remedy()), ()
 
     def _namespace_remedy(self) -> str:
         """Which of the kernel's switches forbids user namespaces here."""

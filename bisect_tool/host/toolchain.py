@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from bisect_tool.host.nvidia import GpuFacts, nvcc
 from bisect_tool.host.system import Machine, Tool
 
-CMAKE_NEEDED = (3, 25)
+COMPILERS = ("c++", "g++", "clang++")
+# As C: as C++ they take a second.
+BLAS_CHECK = ("-fsyntax-only", "-include", "cblas.h", "-include", "lapacke.h", "-x", "c", "/dev/null")
 # <concepts> stands for the library's side of C++20; reading /dev/null leaves no file behind.
 CPP20_CHECK = ("-std=c++20", "-include", "concepts", "-fsyntax-only", "-x", "c++", "/dev/null")
 
@@ -18,10 +21,6 @@ def version_of(text: str) -> str | None:
     """The first dotted number: ``git version 2.39.5 (Apple Git-154)`` -> ``2.39.5``."""
     found = re.search(r"\d+(?:\.\d+)+", text)
     return found.group(0) if found else None
-
-
-def as_numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def simple(machine: Machine, name: str, package: str, programs: tuple[str, ...] = ()) -> Tool:
@@ -38,21 +37,10 @@ def simple(machine: Machine, name: str, package: str, programs: tuple[str, ...] 
     return Tool(name, None, broken or "not found", machine.install(package))
 
 
-def cmake(machine: Machine) -> Tool:
-    """CMake, new enough for every MLX since v0.22."""
-    found = simple(machine, "cmake", "cmake")
-    if found.version is None or as_numbers(found.version) >= CMAKE_NEEDED:
-        return found
-    needed = ".".join(str(part) for part in CMAKE_NEEDED)
-    return Tool(
-        "cmake", None, f"{found.version} is older than {needed}", f"uv tool install 'cmake>={needed}'"
-    )
-
-
 def compiler(machine: Machine, environ: Mapping[str, str] = os.environ) -> Tool:
     """The compiler that CMake would take, when it does C++20 (MLX since v0.31)."""
     named = environ.get("CXX", "").split()
-    for program in named[:1] or ("c++", "g++", "clang++"):
+    for program in named[:1] or COMPILERS:
         path = machine.find(program)
         lines = (machine.text(path, "--version") or "").splitlines() if path is not None else []
         if path is None or not lines:
@@ -64,12 +52,30 @@ def compiler(machine: Machine, environ: Mapping[str, str] = os.environ) -> Tool:
     return Tool("compiler", None, why, "unset CXX" if named else machine.install("g++"))
 
 
+def blas(machine: Machine, environ: Mapping[str, str] = os.environ) -> Tool:
+    """The libraries of linear algebra that MLX's CPU side needs where there is no Accelerate: their headers,
+    and which implementation the linker finds, since that is what is measured."""
+    programs = environ.get("CXX", "").split()[:1] or COMPILERS
+    path = next(filter(None, map(machine.find, programs)), None)
+    if path is None:
+        return Tool("BLAS", None, "no compiler to look for it with", machine.install("g++"))
+    remedy = machine.install("libopenblas-dev liblapacke-dev")
+    if machine.text(path, *BLAS_CHECK) is None:
+        return Tool("BLAS", None, "cblas.h and lapacke.h not found", remedy)
+    for library in ("libopenblas.so", "libblas.so"):
+        found = Path((machine.text(path, f"-print-file-name={library}") or "").strip())
+        if found.is_absolute():
+            return Tool("BLAS", found.resolve().name)
+    return Tool("BLAS", None, "libblas.so not found", remedy)
+
+
 def tools(machine: Machine, gpu: GpuFacts | None) -> list[Tool]:
-    """All of them, present or not; ``nvcc`` only where there is an NVIDIA GPU to build for."""
+    """All of them, present or not; ``nvcc`` only where there is an NVIDIA GPU to build for.
+
+    CMake and Ninja are not among them: a build gets those that its commit asks for from the package index.
+    """
     found = [
         simple(machine, "git", "git"),
-        cmake(machine),
-        simple(machine, "ninja", "ninja-build"),
         simple(machine, "ccache", "ccache", ("ccache", "sccache")),
         compiler(machine),
         *machine.own_toolchain(),

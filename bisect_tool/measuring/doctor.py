@@ -31,12 +31,11 @@ DISK_ADVICE_BYTES = 20 * GB  # sources, a compile cache and some tens of builds
 # What is lost without it. Released versions can be measured with none of these.
 LOST_WITHOUT = {
     "git": "commits and pull requests need it",
-    "cmake": "builds need it",
-    "ninja": "builds need it",
     "ccache": "builds are 10x slower without",
     "compiler": "builds need it",
     "Xcode": "Metal builds need it",
     "Metal toolchain": "Metal builds need it",
+    "BLAS": "CPU builds need it",
     "nvcc": "CUDA builds need it",
     "sandbox": "builds run with all your rights without",
 }
@@ -56,8 +55,11 @@ class Finding:
         return dataclasses.asdict(self)
 
 
-def examine(builds: Path, backend: str | None = None, machine: Machine | None = None) -> list[Finding]:
+def examine(
+    builds: Path, backend: str | None = None, machine: Machine | None = None, config: Path | None = None
+) -> list[Finding]:
     """Look at everything. ``builds`` need not exist. ``backend``: ``cpu``, ``metal``, ``cuda12``…, None: any.
+    ``config``: the configuration file that was read.
 
     Takes up to a few seconds, most of it for asking programs for their versions.
     """
@@ -66,8 +68,10 @@ def examine(builds: Path, backend: str | None = None, machine: Machine | None = 
     gpu = nvidia.facts() if backend is None or backend.startswith("cuda") else None
     return [
         _uv(here),
+        *([Finding("configuration", "ok", str(config))] if config is not None else []),
         _writable(builds),
         _disk(builds),
+        *_stored(builds),
         *_backend(here, gpu, backend),
         *(_tool(tool) for tool in tools(here, gpu) if _wanted(tool, backend)),
         _tool(here.sandbox()),
@@ -144,6 +148,19 @@ def _disk(builds: Path) -> Finding:
     if free < DISK_ADVICE_BYTES:
         return Finding("disk", "advice", f"{found}, a search over builds may need 20 GB", remedy)
     return Finding("disk", "ok", found)
+
+
+def _stored(builds: Path) -> list[Finding]:
+    """What is there already: clones of MLX, builds."""
+    found = []
+    clones = sorted(path.name.removesuffix(".git") for path in builds.glob("upstream/[!.]*.git"))
+    if clones:
+        found.append(Finding("upstream", "ok", f"cloned: {', '.join(clones)}"))
+    wheels = len(list(builds.glob("wheels/[!.]*/build.json")))
+    if wheels:
+        text = "1 build" if wheels == 1 else f"{wheels} builds"
+        found.append(Finding("store", "ok", f"{text}; see `bisect_tool cache list`"))
+    return found
 
 
 def _backend(machine: Machine, gpu: GpuFacts | None, backend: str | None) -> list[Finding]:

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bisect_tool import __version__
-from bisect_tool.errors import DiskFull, Interrupted, LedgerDamaged, NoSuchSession, ToolError, UnknownRelease
+from bisect_tool.errors import (
+    DiskFull,
+    Interrupted,
+    LedgerDamaged,
+    NoSuchSession,
+    ToolError,
+    UnknownRelease,
+    Untrusted,
+)
 from bisect_tool.measuring import child_env, ledger
 from bisect_tool.measuring.run import Script, check_arguments
 from bisect_tool.measuring.session import (
@@ -29,6 +37,8 @@ if TYPE_CHECKING:
 
     from bisect_tool.building.backend import Backend
     from bisect_tool.building.interpreter import Interpreter
+    from bisect_tool.building.provision import Provider
+    from bisect_tool.building.sandbox import Sandbox
 
 
 BUDGET_S = {"cpu": 180.0, "gpu": 360.0}
@@ -49,8 +59,6 @@ class Request:
     revisions: tuple[str, ...]
     script: Path | None
     script_args: tuple[str, ...]
-    backend: str | None
-    python: str | None
     env_options: tuple[str, ...]
     budget_s: float | None  # None: six rounds and some, as long as they take on such a backend
     width: float
@@ -61,21 +69,21 @@ class Request:
     command: list[str]
 
 
-def measure(asked: Request, builds: Path, watch: Watcher, *, resume: bool) -> ledger.Session:
+def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool) -> ledger.Session:
     """Measure and return the session as the ledger has it.
 
-    Raises UsageProblem for what cannot be asked, the environment's error when no revision has one,
-    NoSuchSession when there is nothing to resume. A revision without an environment, and one whose runs
-    fail, is recorded and the others are measured.
+    Raises UsageProblem for what cannot be asked, Untrusted for a script that nothing would hold back, the
+    environment's error when no revision has one, NoSuchSession when there is nothing to resume. A revision
+    without an environment, and one whose runs fail, is recorded and the others are measured.
     """
     from bisect_tool.building import backend as backends
-    from bisect_tool.building.environment import find_interpreter
 
+    builds, backend, interpreter = provider.builds, provider.backend, provider.interpreter
     script = Script.load(asked.script, asked.script_args)
-    backend = backends.choose(asked.backend)
-    interpreter = find_interpreter(asked.python)
+    _admit(script, provider)
     given = [Revision.parse(text) for text in asked.revisions]
     extra = child_env.parse_env_options(asked.env_options)
+    provider.run_env = lambda: child_env.child_environment(builds, extra)
     if not given:
         watch.phase("looking up the newest release")
         given = [_newest(backends.available(backend, python=interpreter), backend, interpreter)]
@@ -86,6 +94,8 @@ def measure(asked: Request, builds: Path, watch: Watcher, *, resume: bool) -> le
         "backend": backend.value,
         "python": interpreter.version,
         "env": {name: value for name, value in extra if child_env.recorded({name: value})},
+        "walls": provider.sandbox.name,
+        "options": dict(provider.options),
     }
     budget_s = asked.budget_s or BUDGET_S["cpu" if backend is backends.Backend.CPU else "gpu"]
     patient = asked.budget_s is None
@@ -96,10 +106,10 @@ def measure(asked: Request, builds: Path, watch: Watcher, *, resume: bool) -> le
             # Those that took part from the start: rounds with other arms could not be told from the others.
             began = {line["arm"]: line for line in session.of_kind("arm")}
             going_on = [revision for revision in revisions if revision.text in began]
-            ready = _environments(going_on, backend, interpreter, builds, extra, watch, None)
+            ready = _environments(going_on, provider, extra, watch, None)
             for arm in ready:
                 _same_wheels(arm, began[arm.label])
-            _measure(book, [session.header, *session.lines], ready, script, settings, watch)
+            _measure(book, [session.header, *session.lines], ready, script, settings, provider.sandbox, watch)
         return ledger.read(path)
     header = {
         "id": ledger.new_id(),
@@ -112,14 +122,15 @@ def measure(asked: Request, builds: Path, watch: Watcher, *, resume: bool) -> le
     }
     # Environments first: a session that measures nothing is not begun.
     noted: list[ledger.Line] = []
-    ready = _environments(revisions, backend, interpreter, builds, extra, watch, noted.append)
-    check_arguments(ready[0].environment, script, ready[0].env)
+    ready = _environments(revisions, provider, extra, watch, noted.append)
+    check_arguments(ready[0].environment, script, ready[0].env, provider.sandbox)
     watch.phase("looking at this machine")
     from bisect_tool.host.facts import facts
 
     header["host"] = facts().as_dict()
     with ledger.create(builds, header, noted) as book:
-        _measure(book, [{"kind": "session", **header}, *noted], ready, script, settings, watch)
+        everything = [{"kind": "session", **header}, *noted]
+        _measure(book, everything, ready, script, settings, provider.sandbox, watch)
         path = book.path
     return ledger.read(path)
 
@@ -130,11 +141,12 @@ def _measure(
     arms: list[Arm],
     script: Script,
     settings: Settings,
+    sandbox: Sandbox,
     watch: Watcher,
 ) -> None:
     header, rest = lines[0], lines[1:]
     listeners = Listeners(watch.progress, watch.remark)
-    measuring = Measuring(book, rest, arms, script, settings, header["plan"]["seed"], listeners)
+    measuring = Measuring(book, rest, arms, script, settings, header["plan"]["seed"], sandbox, listeners)
     try:
         measuring.run()
     except KeyboardInterrupt:
@@ -145,11 +157,19 @@ def _measure(
         ) from None
 
 
+def _admit(script: Script, provider: Provider) -> None:
+    if script.canonical or provider.sandbox.walled or provider.trust:
+        return
+    raise Untrusted(
+        f"{script.path.name} is not of this project and there are no walls",
+        f"it would run with all your rights: your files, keys and network ({provider.sandbox.why})",
+        "make walls possible (`bisect_tool doctor`), or say --trust after reading it",
+    )
+
+
 def _environments(
     revisions: list[Revision],
-    backend: Backend,
-    interpreter: Interpreter,
-    builds: Path,
+    provider: Provider,
     extra: list[tuple[str, str]],
     watch: Watcher,
     note: Callable[[ledger.Line], None] | None,
@@ -158,27 +178,20 @@ def _environments(
 
     ``note`` gets the ledger's lines about them; without it, every one of them must be had.
     """
-    from bisect_tool.building.environment import ensure
     from bisect_tool.building.making import explain
 
     arms: list[Arm] = []
     first: ToolError | None = None
     for revision in revisions:
-        watch.phase(f"environment of mlx {revision.release} ({backend.value})")
+        watch.phase(f"environment of mlx {revision.name} ({provider.backend.value})")
         try:
-            made = ensure(
-                revision.release,
-                backend,
-                builds=builds,
-                interpreter=interpreter,
-                on_wait=watch.remark,
-                run_env=child_env.child_environment(builds, extra),
-            )
+            provided = provider.provide(revision)
+            made = provided.environment
             home = made.root / "home"
             try:
                 home.mkdir(exist_ok=True)
             except OSError as problem:
-                raise explain(problem, builds) from problem
+                raise explain(problem, provider.builds) from problem
         except DiskFull:
             raise
         except ToolError as problem:
@@ -197,8 +210,14 @@ def _environments(
                 watch.remark(f"mlx {revision.text}: {problem.line()}")
             continue
         if made.created:
-            watch.remark(f"Made the environment of mlx {made.release} in {made.seconds:.1f} s")
-        arm = Arm(revision, made, child_env.child_environment(home, [*extra, *revision.settings]))
+            watch.remark(f"Made the environment of mlx {revision.name} in {made.seconds:.1f} s")
+        arm = Arm(
+            revision,
+            made,
+            child_env.child_environment(home, [*extra, *revision.settings]),
+            sha=provided.resolved.commit.sha if provided.resolved else "",
+            build=provided.build.record if provided.build else {},
+        )
         if note is not None:
             note(arm_line(arm))
         arms.append(arm)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -14,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from bisect_tool import process
+from bisect_tool.building.attestation import foreign
 from bisect_tool.building.environment import Environment
+from bisect_tool.building.sandbox import Sandbox, Walls, interpreter_paths, shows_home
 from bisect_tool.errors import DiskFull, UsageProblem
 from bisect_tool.measuring import ledger, protocol
 from bisect_tool.paths import repro_script
 
 CANONICAL = "qmv_step.py"
-_OF_MLX = re.compile(r"/libmlx[^/]*$|/mlx/core\.[^/]*$")
+MEMORY_SHARE = 0.9
 OUTPUT_LIMIT = 64 * 1024 * 1024  # bytes over all streams of a run
 
 
@@ -43,6 +44,12 @@ class Script:
             raise UsageProblem(f"cannot read the script {chosen}", str(problem.strerror)) from None
         return Script(chosen, args, path is None, digest)
 
+    @property
+    def folder(self) -> Path | None:
+        """The script's own folder, in which it runs; None when it cannot be opened without opening the
+        user's home."""
+        return None if shows_home(self.path.parent) else self.path.parent
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "name": self.path.name,
@@ -52,10 +59,34 @@ class Script:
         }
 
 
+def walls_of(environment: Environment, script: Script) -> Walls:
+    """What a run may use: its environment, the script with what lies beside it and what its arguments name,
+    the GPU; it writes to the environment's private home alone. Trees that builds are made in stay out of
+    sight: a library with a run path into one could not be loaded from there."""
+    beside = () if script.canonical or script.folder is None else (script.folder,)
+    named = (Path(word.rpartition("=")[2]) for word in script.args)
+    given = tuple(path for path in named if path.is_absolute() and path.exists() and not shows_home(path))
+    own = (script.path, repro_script("attested.py"))
+    return Walls(
+        read=(environment.root, *own, *beside, *given, *interpreter_paths(environment.python)),
+        write=(),
+        home=environment.root / "home",
+        gpu=environment.backend != "cpu",
+    )
+
+
+def memory_limit() -> int:
+    """Bytes that a run may take: nearly all there are, so that the machine survives one that takes more."""
+    import psutil
+
+    return int(psutil.virtual_memory().total * MEMORY_SHARE)
+
+
 def run_once(
     environment: Environment,
     script: Script,
     *,
+    sandbox: Sandbox,
     seed: int,
     env: Mapping[str, str],
     timeout_s: float,
@@ -89,12 +120,14 @@ def run_once(
 
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        done = process.run(
+        done = sandbox.run(
             argv,
+            walls=walls_of(environment, script),
             env=env,
-            cwd=environment.root if script.canonical else None,
+            cwd=environment.root if script.canonical else script.folder,
             timeout_s=timeout_s,
             output_limit=OUTPUT_LIMIT,
+            memory_limit=memory_limit(),
             log=log,
             channel=reader.feed,
             channel_args=channel_args,
@@ -174,23 +207,16 @@ def _judge(
 def wrong_mlx(said: Mapping[str, Any] | None, environment: Environment, *, required: bool) -> str:
     """Why the MLX that ran is not the one asked for; empty when it is.
 
-    The version must be the environment's own, and the module and every mapped library of MLX must be files
-    inside the environment: a run path into another build would measure that build.
+    See ``attestation.foreign``; a script that never imported MLX says nothing, which may be allowed.
     """
     if said is None or said.get("module") is None:
         return "did not say which mlx it ran on" if required else ""
-    if said.get("mlx") != environment.mlx_version:
-        return f"ran mlx {said.get('mlx')}, not {environment.mlx_version}"
-    inside = os.path.realpath(environment.root) + os.sep
-    # By the file's own name: a Python below a folder called "mlx" maps libraries that are none of MLX's.
-    libraries = [name for name in said.get("libraries", []) if _OF_MLX.search(name)]
-    for name in [said["module"], *libraries]:
-        if not os.path.realpath(name).startswith(inside):
-            return f"loaded {name}, which is not of this environment"
-    return ""
+    return foreign(said, environment.root, environment.mlx_version)
 
 
-def check_arguments(environment: Environment, script: Script, env: Mapping[str, str]) -> None:
+def check_arguments(
+    environment: Environment, script: Script, env: Mapping[str, str], sandbox: Sandbox
+) -> None:
     """Let the canonical repro parse its arguments, before anything is recorded. Raises UsageProblem.
 
     Only it knows what they mean; a user's script is not asked.
@@ -198,7 +224,8 @@ def check_arguments(environment: Environment, script: Script, env: Mapping[str, 
     if not script.canonical:
         return
     argv = [str(environment.python), "-s", str(script.path), *script.args, "--list"]
-    done = process.run(argv, env=env, cwd=environment.root, timeout_s=120)
+    walls = walls_of(environment, script)
+    done = sandbox.run(argv, walls=walls, env=env, cwd=environment.root, timeout_s=120)
     if done.returncode == 2:
         message = re.sub(r"^\S+: error: ", "", done.last_line())
         raise UsageProblem(message, remedy="see `bisect_tool repro --help`")

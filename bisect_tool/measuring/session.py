@@ -19,6 +19,7 @@ from typing import Any
 from bisect_tool.analysis.rank import MIN_ROUNDS
 from bisect_tool.analysis.series import counted, widest
 from bisect_tool.building.environment import Environment
+from bisect_tool.building.sandbox import Sandbox
 from bisect_tool.host import guard
 from bisect_tool.host.state import state
 from bisect_tool.measuring import child_env, ledger, schedule
@@ -26,6 +27,7 @@ from bisect_tool.measuring.run import Script, end_leftover, run_once
 from bisect_tool.measuring.steadiness import unsteady
 from bisect_tool.upstream.revision import Revision
 
+BUILD_FACTS = ("key", "sha", "subject", "recipe", "toolchain", "walls")  # of a build's record
 TRIES = 2  # an arm whose run fails this often in a row takes no further part
 
 
@@ -36,6 +38,8 @@ class Arm:
     revision: Revision
     environment: Environment
     env: Mapping[str, str]  # what its processes get
+    sha: str = ""  # of a commit, in full
+    build: Mapping[str, Any] = field(default_factory=dict)  # the record of its build, for a commit
 
     @property
     def label(self) -> str:
@@ -91,6 +95,7 @@ class Measuring:
     script: Script
     settings: Settings
     seed: int
+    sandbox: Sandbox
     listeners: Listeners = field(default_factory=Listeners)
 
     def run(self) -> str:
@@ -178,6 +183,7 @@ class Measuring:
             record = run_once(
                 arm.environment,
                 self.script,
+                sandbox=self.sandbox,
                 seed=schedule.seed_of_round(self.seed, number),
                 env=arm.env,
                 timeout_s=self.settings.timeout_s,
@@ -194,7 +200,9 @@ class Measuring:
             "order": order,
             "arm": arm.label,
             "revision": {
-                "release": arm.environment.release,
+                "release": "" if arm.sha else arm.environment.release,
+                "sha": arm.sha,
+                "build": arm.environment.build,
                 "wheel_digest": arm.environment.wheel_digest,
             },
             **record,
@@ -280,7 +288,9 @@ def arm_line(arm: Arm) -> ledger.Line:
     return {
         "kind": "arm",
         "arm": arm.label,
-        "release": made.release,
+        "release": "" if arm.sha else made.release,
+        "sha": arm.sha,
+        "build": {name: arm.build[name] for name in BUILD_FACTS if name in arm.build},
         "backend": made.backend,
         "mlx": made.mlx_version,
         "packages": made.packages,

@@ -43,7 +43,7 @@ def _arms(lines: Sequence[Line]) -> list[tuple[str, str]]:
         if line["kind"] == "arm":
             env = ", ".join(f"{name}={value}" for name, value in line["env"].items())
             text = (
-                f"released wheel {line['mlx']} ({line['backend']}), contents {line['wheel_digest'][:12]}, "
+                f"{_origin(line)} ({line['backend']}), contents {line['wheel_digest'][:12]}, "
                 f"Python {line['python']}" + (f", {env}" if env else "")
             )
             found.append((f"mlx {line['arm']}", text))
@@ -51,6 +51,20 @@ def _arms(lines: Sequence[Line]) -> list[tuple[str, str]]:
         run["device"]["architecture"] for run in counted(lines) if run.get("device", {}).get("architecture")
     }
     return [*found, ("device architecture as MLX reports it", ", ".join(sorted(architectures)))]
+
+
+def _origin(line: Line) -> str:
+    """A release, or a commit with all that its build took."""
+    build = line.get("build")
+    if not build:
+        return f"released wheel {line['mlx']}"
+    text = f"commit {line['sha']}, built here as {build['key'][:12]}"
+    if build["sha"] != line["sha"]:
+        text += f" (the build of {build['sha'][:9]}, which has the same files)"
+    recipe = build["recipe"]
+    text += f" by {build['toolchain'].get('compiler', 'an unknown compiler')} with {recipe['flags']}"
+    remedies = "; ".join(f"{remedy['name']}: {remedy['why']}" for remedy in recipe["remedies"])
+    return text + (f", with a remedy ({remedies})" if remedies else "")
 
 
 def _how(header: Line, lines: Sequence[Line]) -> list[tuple[str, str]]:
@@ -77,6 +91,7 @@ def _how(header: Line, lines: Sequence[Line]) -> list[tuple[str, str]]:
         ("pinned", ", ".join(sorted(pinned))),
         ("drift", drift),
         ("stopped", ends[-1] if ends else "not finished: these are the rounds so far"),
+        ("walls", str(header["plan"].get("walls", ""))),
         ("script", f"{script['name']}, sha256 {script['sha256'][:16]}"),
         ("tool", f"bisect_tool {header['tool']}, {header['started']}, session {header['id']}"),
     ]  # fmt: skip

@@ -154,7 +154,7 @@ def fetch_listing(package: str, index_url: str) -> dict[str, Any] | None:
         # Not re-sent when the index redirects elsewhere.
         request.add_unredirected_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())
     try:
-        trust = _trust(parts.scheme)
+        trust = trust_for(parts.scheme)
         with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S, context=trust) as answer:
             content_type, body = answer.headers.get_content_type(), answer.read()
     except urllib.error.HTTPError as problem:
@@ -190,7 +190,7 @@ def _parsed(body: bytes, shown: str) -> dict[str, Any]:
     return page
 
 
-def _trust(scheme: str) -> ssl.SSLContext | None:
+def trust_for(scheme: str) -> ssl.SSLContext | None:
     """Certificates as uv takes them: ``SSL_CERT_FILE``, else what this Python trusts, else the system's."""
     import ssl
 

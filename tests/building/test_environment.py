@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +20,15 @@ from fake_mlx import GOOD, make_wheel, wait_for
 from bisect_tool import process
 from bisect_tool.building import making
 from bisect_tool.building.backend import Backend
-from bisect_tool.building.environment import Environment, Interpreter, ensure, find_interpreter, remove
+from bisect_tool.building.environment import (
+    Environment,
+    Interpreter,
+    ensure,
+    ensure_wheel,
+    find_interpreter,
+    remove,
+)
+from bisect_tool.building.sandbox import Mode, Sandbox, Unwalled, choose
 from bisect_tool.errors import (
     DiskFull,
     EnvironmentBroken,
@@ -25,6 +38,7 @@ from bisect_tool.errors import (
     UsageProblem,
 )
 
+FREE = Unwalled("a test")
 HERE = Backend.METAL if sys.platform == "darwin" else Backend.CPU
 # Says that it was reached, then waits to be let go: holds a maker in the middle of its work.
 SLOW = GOOD + (
@@ -36,7 +50,9 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from bisect_tool.building.environment import ensure, find_interpreter
+from bisect_tool.building.sandbox import Unwalled
 made = ensure("9.9.9", sys.argv[1], builds=Path(sys.argv[2]), interpreter=find_interpreter(),
+              sandbox=Unwalled("it writes to its gate"),
               on_wait=lambda text: print(text, flush=True), run_env={"GATE": sys.argv[3]})
 print(json.dumps({"created": made.created, "digest": made.wheel_digest}), flush=True)
 """
@@ -45,6 +61,14 @@ print(json.dumps({"created": made.created, "digest": made.wheel_digest}), flush=
 @pytest.fixture(scope="session")
 def python() -> Interpreter:
     return find_interpreter()
+
+
+@pytest.fixture(scope="session")
+def walls() -> Sandbox:
+    found = choose(Mode.AUTO)
+    if not found.walled:
+        pytest.skip(f"no walls here: {found.why}")
+    return found
 
 
 def nothing_left(builds: Path) -> bool:
@@ -170,9 +194,135 @@ def test_killed_while_making(
     if how is signal.SIGINT:
         assert not left
     (tmp_path / "gate").touch()
-    made = ensure("9.9.9", HERE, builds=builds, interpreter=python, run_env={"GATE": str(tmp_path / "gate")})
+    made = ensure(
+        "9.9.9",
+        HERE,
+        builds=builds,
+        interpreter=python,
+        sandbox=FREE,
+        run_env={"GATE": str(tmp_path / "gate")},
+    )
     assert made.created
     assert [entry.name for entry in made.root.parent.iterdir()] == [made.root.name]
+
+
+# --- walls around the first import ------------------------------------------------------------------
+
+
+def test_first_import_is_within_walls(
+    wheels: Path, tmp_path: Path, python: Interpreter, walls: Sandbox
+) -> None:
+    """Those there are, when none are named; what they stop works without them."""
+    gate = tmp_path / "gate"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        core = f"""
+import socket
+open({str(gate)!r}, "w").close()
+socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 5)
+"""
+        make_wheel(wheels, GOOD + core)
+        for number, given in enumerate((None, walls)):
+            builds = tmp_path / f"builds-{number}"
+            with pytest.raises(EnvironmentBroken, match=r"does not import: .*ConnectionRefusedError"):
+                ensure("9.9.9", HERE, builds=builds, interpreter=python, sandbox=given)
+            assert nothing_left(builds) and not gate.exists()
+        assert ensure("9.9.9", HERE, builds=tmp_path / "free", interpreter=python, sandbox=FREE).created
+    assert gate.exists()
+
+
+def test_first_import_cannot_change_the_environment(
+    wheels: Path, tmp_path: Path, python: Interpreter, walls: Sandbox
+) -> None:
+    """What is measured is what was installed; its private home alone may be written to."""
+    core = """
+import pathlib
+pathlib.Path.home().joinpath("kept").write_text("kept")
+try:
+    pathlib.Path(__file__).with_name("changed.py").write_text("")
+except OSError:
+    pass
+"""
+    make_wheel(wheels, GOOD + core)
+    made = ensure("9.9.9", HERE, builds=tmp_path / "walled", interpreter=python, sandbox=walls)
+    assert (made.root / "home" / "kept").read_text() == "kept"
+    assert not list(made.root.rglob("changed.py"))
+    made = ensure("9.9.9", HERE, builds=tmp_path / "free", interpreter=python, sandbox=FREE)
+    assert len(list(made.root.rglob("changed.py"))) == 1
+
+
+def test_variables_of_ours_do_not_reach_the_first_import(
+    wheels: Path, tmp_path: Path, python: Interpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "s3cret")
+    make_wheel(wheels, GOOD + "import os\nassert 's3cret' not in os.environ.values(), 'seen'\n")
+    assert ensure("9.9.9", HERE, builds=tmp_path / "builds", interpreter=python).created
+    run_env = {"OTHER": "s3cret"}
+    with pytest.raises(EnvironmentBroken, match="AssertionError: seen"):
+        ensure("9.9.9", HERE, builds=tmp_path / "other", interpreter=python, run_env=run_env)
+
+
+# --- wheels that were built here --------------------------------------------------------------------
+
+KEY = "ab12" * 16
+
+
+@pytest.mark.usefixtures("wheels")
+def test_wheel_that_was_built_here(tmp_path: Path, python: Interpreter) -> None:
+    """Nothing is asked of an index, and nothing else is installed, whatever the wheel wants."""
+    store = tmp_path / "store"
+    store.mkdir()
+    wheel = make_wheel(store, GOOD, version="9.9.7.dev1+abc", requires="nonsense-that-is-nowhere")
+    builds = tmp_path / "builds"
+
+    def again() -> Environment:
+        return ensure_wheel(wheel, KEY, "main (ab)", HERE, builds=builds, interpreter=python, sandbox=FREE)
+
+    made = again()
+    assert made.created and made.root == builds / "environments" / f"built-{KEY[:16]}"
+    assert made.packages == {"mlx": "9.9.7.dev1+abc"} and made.mlx_version == "9.9.7.dev1+abc"
+    assert (made.build, made.release) == (KEY, "9.9.7.dev1+abc")
+    assert json.loads((made.root / "environment.json").read_text())["build"] == KEY
+    found = again()
+    assert not found.created and found.build == KEY and found.wheel_digest == made.wheel_digest
+    # What uv unpacked can be had again from the store: it is kept apart from what was downloaded.
+    assert (builds / "cache" / "unpacked").is_dir() and not (builds / "cache" / "uv").exists()
+    remove(made)
+    assert nothing_left(builds) and again().created
+
+
+def test_release_and_build_of_one_version_are_two_environments(
+    wheels: Path, tmp_path: Path, python: Interpreter
+) -> None:
+    wheel = make_wheel(wheels, GOOD)
+    released = ensure("9.9.9", HERE, builds=tmp_path / "builds", interpreter=python)
+    built = ensure_wheel(
+        wheel, KEY, "v9.9.9", HERE, builds=tmp_path / "builds", interpreter=python, sandbox=FREE
+    )
+    assert built.root != released.root and (released.build, built.build) == ("", KEY)
+    assert built.wheel_digest == released.wheel_digest, "their contents are the same"
+
+
+@pytest.mark.usefixtures("wheels")
+def test_wheel_that_was_built_here_and_does_not_import(tmp_path: Path, python: Interpreter) -> None:
+    wheel = make_wheel(tmp_path, "raise ImportError('libmlx.so: undefined symbol: x')\n")
+    with pytest.raises(
+        EnvironmentBroken, match=r"main \(ab\) does not import: .*undefined symbol: x"
+    ) as caught:
+        ensure_wheel(
+            wheel, KEY, "main (ab)", HERE, builds=tmp_path / "builds", interpreter=python, sandbox=FREE
+        )
+    assert "choose another release" not in str(caught.value), "there is none to choose"
+    assert nothing_left(tmp_path / "builds")
+
+
+def test_use_of_an_environment_is_remembered(wheels: Path, tmp_path: Path, python: Interpreter) -> None:
+    """What was used last is pruned last."""
+    make_wheel(wheels, GOOD)
+    made = ensure("9.9.9", HERE, builds=tmp_path / "builds", interpreter=python)
+    record = made.root / "environment.json"
+    os.utime(record, (1e9, 1e9))
+    ensure("9.9.9", HERE, builds=tmp_path / "builds", interpreter=python)
+    assert abs(record.stat().st_mtime - time.time()) < 60
 
 
 # --- wheels that are no good ------------------------------------------------------------------------
@@ -214,8 +364,21 @@ def test_mlx_from_elsewhere_is_noticed(wheels: Path, tmp_path: Path, python: Int
     other.mkdir(parents=True)
     (other / "core.py").write_text(GOOD)
     run_env = {"PYTHONPATH": str(other.parent)}
-    with pytest.raises(EnvironmentBroken, match="was imported instead; unset PYTHONPATH"):
-        ensure("9.9.9", HERE, builds=tmp_path / "builds", interpreter=python, run_env=run_env)
+    says = rf"loaded {other}/core\.py, which is not of this environment; unset PYTHONPATH"
+    with pytest.raises(EnvironmentBroken, match=says):
+        ensure("9.9.9", HERE, builds=tmp_path / "builds", interpreter=python, sandbox=FREE, run_env=run_env)
+    assert nothing_left(tmp_path / "builds")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux lists what is mapped under the file's own name")
+def test_library_from_elsewhere_is_noticed(wheels: Path, tmp_path: Path, python: Interpreter) -> None:
+    """A run path into another build's folder, in a wheel whose module is its own."""
+    library = tmp_path / "other" / "mlx" / "lib" / "libmlx.so"
+    library.parent.mkdir(parents=True)
+    shutil.copyfile(importlib.util.find_spec("_ctypes_test").origin, library)  # type: ignore[union-attr,arg-type]
+    make_wheel(wheels, GOOD + f"import ctypes\nctypes.CDLL({str(library)!r})\n")
+    with pytest.raises(EnvironmentBroken, match=rf"loaded {library}, which is not of this environment"):
+        ensure("9.9.9", HERE, builds=tmp_path / "builds", interpreter=python, sandbox=FREE)
 
 
 def test_our_own_surroundings_do_not_reach_it(

@@ -14,12 +14,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cli_tool import COUNTING, Tool, finish
+from cli_tool import COUNTING, UNWALLED, Tool, finish
 from fake_mlx import GOOD, make_wheel, wait_for
 
 from bisect_tool import process
 from bisect_tool.building import backend as backends
+from bisect_tool.building.builder import Watcher
 from bisect_tool.building.environment import find_interpreter
+from bisect_tool.building.provision import Provider
+from bisect_tool.building.sandbox import Mode, Unwalled, choose
 from bisect_tool.errors import UnknownRelease
 from bisect_tool.measuring import ledger, repro
 
@@ -47,7 +50,7 @@ def counting(tmp_path: Path) -> list[str]:
     """Options that run a script which counts its runs in ``tmp_path/counts``."""
     (tmp_path / "counts").mkdir()
     (tmp_path / "count.py").write_text(COUNTING)
-    return ["--script", "count.py", "--backend", "cpu", "--", "counts"]
+    return ["--script", "count.py", "--backend", "cpu", *UNWALLED, "--", "counts"]
 
 
 def script(folder: Path, text: str) -> str:
@@ -174,9 +177,19 @@ def test_unknown_release_beside_a_good_one(real: Tool) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["main"], "'main' is not a release"),
-        (["#3764"], "'#3764' is not a release"),
-        (["9.9.9", "path:../mlx"], "'path:../mlx' is not a release"),
+        (["-x"], "No such option"),
+        (["main x"], "'main x' is not a revision"),
+        (["#x"], "'#x' is not a pull request"),
+        (["9.9.9", "path:"], "'path:' names no folder"),
+        (["9.9.9..9.9.8"], "'9.9.9..9.9.8' is a range"),
+        (["9.9.9", "--sandbox", "maybe"], "'maybe' is not one of"),
+        (["9.9.9", "--jobs", "0"], "--jobs"),
+        (["9.9.9", "-D", "nonsense"], "-D 'nonsense' is no CMake cache entry"),
+        (["9.9.9", "--mirror", "nonsense"], "nonsense"),
+        (
+            ["9.9.9", "--script", "s.py", "--sandbox", "off"],
+            "s.py is not of this project and there are no walls",
+        ),
         (["9.9.9,nonsense"], "'nonsense' in '9.9.9,nonsense' is not a setting"),
         (["9.9.9", "--", "--rows", "1"], "arguments after -- go to a script of your own"),
         (["9.9.9", "--script", "missing.py"], "'missing.py' does not exist"),
@@ -209,10 +222,13 @@ def test_python_that_is_not_there(tool: Tool) -> None:
 
 def test_backend_without_any_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "available", lambda *_args, **_options: [])
-    asked = repro.Request((), None, (), "cuda13", None, (), None, 0.01, 1, 60, None, "markdown", ["repro"])
+    asked = repro.Request((), None, (), (), None, 0.01, 1, 60, None, "markdown", ["repro"])
+    provider = Provider(
+        tmp_path, backends.Backend.CUDA13, find_interpreter(), Unwalled("a test"), Watcher(), str(tmp_path)
+    )
     with pytest.raises(UnknownRelease, match=r"no release of mlx has a wheel for the cuda13 backend with"):
-        repro.measure(asked, tmp_path, Silent(), resume=False)
-    assert find_interpreter().version
+        repro.measure(asked, provider, Silent(), resume=False)
+    assert not list(tmp_path.iterdir())
 
 
 class Silent:
@@ -489,7 +505,7 @@ def test_no_secret_reaches_script_or_record(tool: Tool) -> None:
     env = {name: f"s3cret-{name}" for name in SECRETS}
     ended = tool(
         "repro", "9.9.9", "--backend", "cpu", "--rounds", "1", "--env", "HF_TOKEN",
-        "--env", "MINE=s3cret-mine", "--env", "MLX_SWITCH=1",
+        "--env", "MINE=s3cret-mine", "--env", "MLX_SWITCH=1", *UNWALLED,
         "--script", script(tool.cwd, SPY), "--", "seen.json",
         **env, HOME="/s3cret-home", PYTHONPATH=str(tool.cwd), LD_LIBRARY_PATH="/x",
     )  # fmt: skip
@@ -511,7 +527,7 @@ def test_no_secret_reaches_script_or_record(tool: Tool) -> None:
 def test_settings_of_an_arm_reach_that_arm_alone(tool: Tool) -> None:
     text = SPY.replace("sys.argv[1]", "sys.argv[1] + os.environ.get('MLX_SWITCH', '')")
     ended = tool(
-        "repro", "9.9.9", "9.9.9,MLX_SWITCH=7", "--backend", "cpu", "--rounds", "1", "--script",
+        "repro", "9.9.9", "9.9.9,MLX_SWITCH=7", "--backend", "cpu", "--rounds", "1", *UNWALLED, "--script",
         script(tool.cwd, text), "--", "seen",
     )  # fmt: skip
     assert ended.code == 4, ended.err
@@ -602,8 +618,8 @@ def test_disk_that_fills_up_while_measuring(small_disk: Path, tool: Tool, tmp_pa
     (tmp_path / "counts").mkdir()
     filler = small_disk / "filler"
     command = [
-        "repro", "9.9.9", "--backend", "cpu", "--rounds", "6", "--script", script(tmp_path, FILLING), "--",
-        "counts", str(filler),
+        "repro", "9.9.9", "--backend", "cpu", "--rounds", "6", *UNWALLED, "--script",
+        script(tmp_path, FILLING), "--", "counts", str(filler),
     ]  # fmt: skip
     ended = there(*command)
     assert (ended.code, ended.out) == (1, "")

@@ -25,7 +25,7 @@ from bisect_tool.host import (
     state,
     toolchain,
 )
-from bisect_tool.host.system import Power
+from bisect_tool.host.system import Power, current
 
 SMI = "/usr/bin/nvidia-smi -i 0"
 
@@ -45,8 +45,6 @@ def test_a_mac_tells_its_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.gpu_driver, found.cuda) == (None, None)
     assert found.toolchain == {
         "git": "2.50.1",
-        "cmake": "4.1.1",
-        "ninja": "1.13.1",
         "ccache": "ccache 4.12",
         "compiler": "Apple clang version 17.0.0 (clang-1700.0.13.5)",
         "Xcode": "26.2 (17C52)",
@@ -187,7 +185,7 @@ def test_no_stub_is_started_without_developer_tools() -> None:
     machine, script = mac(NO_TOOLS)
     found = names(toolchain.tools(machine, None))
     assert found["git"] is found["compiler"] is found["Xcode"] is found["Metal toolchain"] is None
-    assert found["cmake"] == "4.1.1"
+    assert found["ccache"] == "ccache 4.12"
     assert not [
         line for line in script.asked if line.startswith(("/usr/bin/git", "/usr/bin/c++", "/usr/bin/xcrun"))
     ]
@@ -262,16 +260,22 @@ def test_arm_names_come_from_lscpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("release", "command"),
     [
-        ("ID=ubuntu\nID_LIKE=debian\n", "sudo apt install ninja-build"),
-        ("ID=fedora\n", "sudo dnf install ninja-build"),
-        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "sudo dnf install ninja-build"),
-        ("ID=arch\n", "sudo pacman -S ninja"),
-        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "sudo zypper install ninja"),
-        ("", "sudo apt install ninja-build"),
+        ("ID=ubuntu\nID_LIKE=debian\n", "sudo apt install libopenblas-dev liblapacke-dev"),
+        ("ID=fedora\n", "sudo dnf install openblas-devel lapack-devel"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "sudo dnf install openblas-devel lapack-devel"),
+        ("ID=arch\n", "sudo pacman -S openblas lapacke"),
+        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "sudo zypper install openblas-devel lapacke-devel"),
+        ("", "sudo apt install libopenblas-dev liblapacke-dev"),
     ],
 )
 def test_each_distribution_has_its_own_remedy(tmp_path: Path, release: str, command: str) -> None:
-    assert linux_at(tmp_path, {"etc/os-release": release}).install("ninja-build") == command
+    machine = linux_at(tmp_path, {"etc/os-release": release})
+    assert machine.install("libopenblas-dev liblapacke-dev") == command
+    assert (
+        toolchain.blas(linux_at(tmp_path, {}, Script({"/usr/bin/c++": said("", "no", 1)})), {}).remedy
+        == command
+    )
+    assert machine.install("git").endswith(" git"), "a name that is the same everywhere"
 
 
 def test_nvidia_hardware_is_a_display_not_a_network_card(tmp_path: Path) -> None:
@@ -304,20 +308,92 @@ def test_a_sandbox_that_works(tmp_path: Path) -> None:
     script = Script(
         {"/usr/bin/bwrap --ro-bind": said(), "/usr/bin/bwrap --version": said("bubblewrap 0.8.0\n")}
     )
-    assert linux_at(tmp_path, {}, script).sandbox().version == "bubblewrap 0.8.0"
+    tool, options = linux_at(tmp_path, {}, script).bubblewrap()
+    assert (tool.version, options) == ("bubblewrap 0.8.0", (*linux.BUBBLEWRAP, *linux.BUBBLEWRAP_WAYS[0]))
+
+
+@pytest.mark.parametrize("works", range(len(linux.BUBBLEWRAP_WAYS)))
+def test_a_sandbox_takes_the_first_way_to_proc_that_works(tmp_path: Path, works: int) -> None:
+    starts = [
+        " ".join(["/usr/bin/bwrap --ro-bind / /", *linux.BUBBLEWRAP, *way, "true"])
+        for way in linux.BUBBLEWRAP_WAYS
+    ]
+    answers = {start: said("", "bwrap: Can't mount proc", 1) for start in starts[:works]}
+    answers |= {start: said() for start in starts[works:]}
+    script = Script({**answers, "/usr/bin/bwrap --version": said("bubblewrap 0.4.0\n")})
+    tool, options = linux_at(tmp_path, {}, script).bubblewrap()
+    assert tool.version == "bubblewrap 0.4.0"
+    assert options == (*linux.BUBBLEWRAP, *linux.BUBBLEWRAP_WAYS[works])
+    assert [line for line in script.asked if line in starts] == starts[: works + 1]
 
 
 # --- the programs a build needs --------------------------------------------------------------------------
 
 
+def test_cmake_and_ninja_are_none_of_them(tmp_path: Path) -> None:
+    """A build gets those that its commit asks for from the package index."""
+    script = Script({})
+    found = names(toolchain.tools(linux_at(tmp_path, {}, script), None))
+    assert found.keys() == {"git", "ccache", "compiler", "BLAS"}
+    assert not [line for line in script.asked if "cmake" in line or "ninja" in line]
+
+
+def blas_answers(openblas: str, plain: str, headers: bool = True, compiler: str = "c++") -> Script:
+    """A compiler that finds these libraries: it repeats the name of one that it does not find."""
+    path = f"/usr/bin/{compiler}"
+    check = {f"{path} {' '.join(toolchain.BLAS_CHECK)}": said("", "", 0 if headers else 1)}
+    libraries = {"libopenblas.so": openblas, "libblas.so": plain}
+    asked = {f"{path} -print-file-name={name}": said(f"{at or name}\n") for name, at in libraries.items()}
+    return Script({**check, **asked})
+
+
+def test_blas_by_what_the_linker_finds(tmp_path: Path) -> None:
+    """The file behind the links that a distribution's alternatives are: that is what is measured."""
+    library = tmp_path / "lib" / "openblas-pthread" / "libopenblas-r0.3.21.so"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    link = tmp_path / "lib" / "libopenblas.so"
+    link.symlink_to(library)
+    script = blas_answers(str(link), "/usr/lib/libblas.so.3")
+    assert toolchain.blas(linux_at(tmp_path, {}, script), {}).version == "libopenblas-r0.3.21.so"
+    script = blas_answers("", "/usr/lib/libblas.so.3")
+    assert toolchain.blas(linux_at(tmp_path, {}, script), {}).version == "libblas.so.3"
+
+
 @pytest.mark.parametrize(
-    ("version", "fits"), [("3.24.4", False), ("3.25.0", True), ("3.9.1", False), ("4.1", True)]
+    ("script", "why"),
+    [
+        (blas_answers("", ""), "libblas.so not found"),
+        (blas_answers("/usr/lib/libopenblas.so", "", headers=False), "cblas.h and lapacke.h not found"),
+    ],
 )
-def test_cmake_new_enough(tmp_path: Path, version: str, fits: bool) -> None:
-    script = Script({"/usr/bin/cmake --version": said(f"cmake version {version}\n\nCMake suite\n")})
-    tool = toolchain.cmake(linux_at(tmp_path, {}, script))
-    assert (tool.version is not None) is fits
-    assert fits or ("3.25" in tool.why and "3.25" in tool.remedy)
+def test_no_blas_to_build_with(tmp_path: Path, script: Script, why: str) -> None:
+    tool = toolchain.blas(linux_at(tmp_path, {}, script), {})
+    assert (tool.version, tool.why) == (None, why)
+    assert tool.remedy == "sudo apt install libopenblas-dev liblapacke-dev"
+
+
+def test_blas_is_looked_for_with_the_compiler_that_builds(tmp_path: Path) -> None:
+    machine = linux_at(tmp_path, {}, blas_answers("/lib/libopenblas.so", "", compiler="my++"))
+    assert toolchain.blas(machine, {"CXX": "my++ -stdlib=x"}).version == "libopenblas.so"
+    assert toolchain.blas(machine, {}).version is None
+    script = blas_answers("/lib/libopenblas.so", "", compiler="g++")
+    only = linux.Linux(script, {"g++": "/usr/bin/g++"}.get, tmp_path)
+    assert toolchain.blas(only, {"CXX": " "}).version == "libopenblas.so", "as CMake, when c++ is not there"
+    bare = linux.Linux(Script({}), lambda _tool: None, tmp_path)
+    tool = toolchain.blas(bare, {})
+    assert (tool.version, tool.why) == (None, "no compiler to look for it with")
+    assert tool.remedy == "sudo apt install g++"
+
+
+def test_blas_of_this_machine() -> None:
+    here = current()
+    if not isinstance(here, linux.Linux) or shutil.which("c++") is None:
+        pytest.skip("Linux with a compiler")
+    tool = toolchain.blas(here)
+    assert (tool.version is None) == bool(tool.remedy)
+    if Path("/usr/include/lapacke.h").exists():
+        assert tool.version is not None and tool.version.startswith(("libopenblas", "libblas"))
 
 
 def test_compiler_without_cpp20(tmp_path: Path) -> None:

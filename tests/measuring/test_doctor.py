@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from recorded_machine import CLT_ONLY, MAC_PATHS, NO_METAL, NO_TOOLS, Script, mac, recorded, said
 
 from bisect_tool.cli.doctor import command
+from bisect_tool.cli.main import cli
 from bisect_tool.host import linux, nvidia
 from bisect_tool.host.system import Machine
 from bisect_tool.measuring import doctor
@@ -64,6 +65,8 @@ def test_a_mac_with_everything(tmp_path: Path) -> None:
     assert found["thermal pressure"].found == "nominal"
     assert found["sandbox"].found == "sandbox-exec"
     assert "nvcc" not in found
+    assert not {"cmake", "ninja"} & found.keys()  # a build gets its own
+    assert "BLAS" not in found  # that is Accelerate, which is always there
     assert "GPU clients" not in found  # macOS does not tell: no word is better than "none"
     assert not any(finding.remedy for finding in found.values())
 
@@ -83,9 +86,9 @@ def test_a_mac_without_the_metal_toolchain(tmp_path: Path) -> None:
 
 def test_a_bare_mac_can_still_measure_releases(tmp_path: Path) -> None:
     found = on(mac(NO_TOOLS, paths={"git": MAC_PATHS["git"], "c++": MAC_PATHS["c++"]})[0], tmp_path)
-    expected = ["git", "cmake", "ninja", "ccache", "compiler", "Xcode", "Metal toolchain"]
+    expected = ["git", "ccache", "compiler", "Xcode", "Metal toolchain"]
     assert wrong(found) == dict.fromkeys(expected, "advice")
-    assert found["ninja"].remedy == "brew install ninja"
+    assert found["ccache"].remedy == "brew install ccache"
     assert found["compiler"].remedy == "xcode-select --install"
 
 
@@ -103,6 +106,7 @@ def test_a_mac_in_a_bad_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 # --- Linux with an NVIDIA GPU ----------------------------------------------------------------------------
 
+C_PLUS_PLUS = {"c++": "/usr/bin/c++"}.get
 SMI = "/usr/bin/nvidia-smi -i 0"
 H200 = {
     f"{SMI} --query-gpu=name,driver_version,memory.total": said(recorded("nvidia/facts_h200.txt")),
@@ -177,6 +181,25 @@ def test_governors(tmp_path: Path) -> None:
     assert on(machine, tmp_path)["CPU governor"].level == "ok"
 
 
+def test_blas_on_linux(tmp_path: Path) -> None:
+    bare = linux.Linux(Script({"/usr/bin/c++": said("", "cblas.h: No such file", 1)}), C_PLUS_PLUS, tmp_path)
+    finding = on(bare, tmp_path)["BLAS"]
+    assert (finding.level, finding.found) == ("advice", "cblas.h and lapacke.h not found; CPU builds need it")
+    assert finding.remedy == "sudo apt install libopenblas-dev liblapacke-dev"
+    there = Script({"/usr/bin/c++": said("/usr/lib/libopenblas.so\n")})
+    finding = on(linux.Linux(there, C_PLUS_PLUS, tmp_path), tmp_path)["BLAS"]
+    assert (finding.level, finding.found) == ("ok", "libopenblas.so")
+
+
+def test_walls_on_linux(tmp_path: Path) -> None:
+    missing = on(linux.Linux(Script({}), lambda _tool: None, tmp_path), tmp_path)["sandbox"]
+    assert missing.level == "advice" and missing.remedy == "sudo apt install bubblewrap"
+    assert missing.found == "bubblewrap not found; builds run with all your rights without"
+    bwrap = {"/usr/bin/bwrap": said(), "/usr/bin/bwrap --version": said("bubblewrap 0.8.0\n")}
+    machine = linux.Linux(Script(bwrap), {"bwrap": "/usr/bin/bwrap"}.get, tmp_path)
+    assert on(machine, tmp_path)["sandbox"] == Finding("sandbox", "ok", "bubblewrap 0.8.0")
+
+
 # --- what a release needs --------------------------------------------------------------------------------
 
 
@@ -236,6 +259,26 @@ def test_a_builds_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     assert doctor._writable(tmp_path / "other").level == "ok"
 
 
+# --- what is there already -------------------------------------------------------------------------------
+
+
+def test_what_is_kept_and_the_configuration_that_was_read(tmp_path: Path) -> None:
+    builds, machine = tmp_path / "builds", mac()[0]
+    assert not {"upstream", "store", "configuration"} & on(machine, builds).keys()
+    for name in ("mlx-1a2b.git", "fork-3c4d.git", ".half-made.git"):
+        (builds / "upstream" / name).mkdir(parents=True)
+    for name in ("aa", "bb", ".cc.tmp"):
+        (builds / "wheels" / name).mkdir(parents=True)
+        (builds / "wheels" / name / "build.json").touch()
+    (builds / "wheels" / "dd").mkdir()
+    found = by_name(examine(builds, None, machine, tmp_path / "bisect_tool.toml"))
+    assert found["upstream"] == Finding("upstream", "ok", "cloned: fork-3c4d, mlx-1a2b")
+    assert found["store"].found == "2 builds; see `bisect_tool cache list`"
+    assert found["configuration"] == Finding("configuration", "ok", str(tmp_path / "bisect_tool.toml"))
+    shutil.rmtree(builds / "wheels" / "bb")
+    assert on(machine, builds)["store"].found.startswith("1 build;")
+
+
 # --- this machine, through the command -------------------------------------------------------------------
 
 
@@ -270,9 +313,17 @@ def test_an_empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = call("--json", "--builds", str(tmp_path))
     found = {finding["name"]: finding for finding in json.loads(result.stdout)["findings"]}
     assert result.exit_code == 0
-    for name in ("git", "cmake", "ninja", "ccache", "compiler"):
+    names = ["git", "ccache", "compiler", *(["BLAS", "sandbox"] if sys.platform == "linux" else [])]
+    for name in names:
         assert found[name]["level"] == "advice"
-        assert found[name]["found"].startswith(("not found; ", "no C++ compiler found; "))
+        assert found[name]["found"].startswith(
+            (
+                "not found; ",
+                "no C++ compiler found; ",
+                "no compiler to look for it with; ",
+                "bubblewrap not found; ",
+            )
+        )
         assert "install" in found[name]["remedy"]
     assert found["uv"]["level"] == "ok"
 
@@ -287,10 +338,18 @@ def test_a_problem_ends_with_1_and_is_counted(tmp_path: Path) -> None:
     assert call("--json", "--builds", str(tmp_path / "file")).exit_code == 1
 
 
-def test_the_folder_comes_from_the_environment_too(tmp_path: Path) -> None:
+def test_the_folder_comes_from_the_environment_and_from_the_configuration(tmp_path: Path) -> None:
     builds = tmp_path / "from-environment"
     assert f"{builds} (new)" in call(env={"BISECT_TOOL_BUILDS": str(builds)}).stdout
-    assert str(tmp_path) in call(obj=tmp_path).stdout
+    config = tmp_path / "other.toml"
+    config.write_text('builds = "from-file"\n')
+    env = {"BISECT_TOOL_CONFIG": str(config)}
+    result = CliRunner().invoke(cli, ["doctor", "--json"], env=env, catch_exceptions=False)
+    found = {finding["name"]: finding["found"] for finding in json.loads(result.stdout)["findings"]}
+    assert found["builds folder"] == f"{tmp_path / 'from-file'} (new)"
+    assert found["configuration"] == str(config)
+    result = CliRunner().invoke(cli, ["doctor", "--builds", str(builds)], env=env, catch_exceptions=False)
+    assert f"{builds} (new)" in result.stdout, "what is typed wins"
 
 
 def test_colour_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

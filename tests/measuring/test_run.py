@@ -1,11 +1,16 @@
-"""One run at a time, in a real environment: whatever a script does, a record comes of it."""
+"""One run at a time, in a real environment: whatever a script does, a record comes of it.
+
+Within walls and without them; where there can be none, those runs say so and are skipped.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -17,9 +22,10 @@ import pytest
 
 from bisect_tool.building.backend import Backend
 from bisect_tool.building.environment import Environment, ensure, find_interpreter
+from bisect_tool.building.sandbox import Mode, Sandbox, Unwalled, choose
 from bisect_tool.errors import DiskFull, UsageProblem
 from bisect_tool.measuring import child_env, run
-from bisect_tool.measuring.run import Script, run_once, wrong_mlx
+from bisect_tool.measuring.run import Script, check_arguments, run_once, wrong_mlx
 
 pytestmark = pytest.mark.real
 HERE = Backend.METAL if sys.platform == "darwin" else Backend.CPU
@@ -41,24 +47,58 @@ def other(wheel_builds: Path) -> Environment:
     return ensure("0.32.3", HERE, builds=wheel_builds, interpreter=find_interpreter())
 
 
-@pytest.fixture
-def once(environment: Environment, tmp_path: Path) -> Runner:
-    """Runs a script's text once and returns the record."""
+@pytest.fixture(scope="session")
+def walls() -> Sandbox:
+    found = choose(Mode.AUTO)
+    if not found.walled:
+        pytest.skip(f"no walls here: {found.why}")
+    return found
 
-    def go(code: str, *args: str, env: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
-        file = tmp_path / "script.py"
+
+def runner(environment: Environment, sandbox: Sandbox, folder: Path) -> Runner:
+    """Runs a script's text once, as ``script.py`` of a folder, and returns the record."""
+
+    def go(
+        code: str, *args: str, env: dict[str, str] | None = None, place: Path = folder, **options: Any
+    ) -> dict[str, Any]:
+        file = place / "script.py"
         file.write_text(code)
-        given: dict[str, Any] = {"timeout_s": 60, "log": tmp_path / "logs" / "run.log", **options}
+        given: dict[str, Any] = {"timeout_s": 60, "log": folder / "logs" / "run.log", **options}
         return run_once(
             environment,
             Script.load(file, args),
+            sandbox=sandbox,
             seed=1,
-            env={**child_env.child_environment(tmp_path), **(env or {})},
-            running=tmp_path / "running",
+            env={**child_env.child_environment(environment.root / "home"), **(env or {})},
+            running=folder / "running",
             **given,
         )
 
     return go
+
+
+@pytest.fixture(params=["walls", "no walls"])
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    found = request.getfixturevalue("walls") if request.param == "walls" else Unwalled("a test")
+    assert isinstance(found, Sandbox)
+    return found
+
+
+@pytest.fixture
+def once(environment: Environment, sandbox: Sandbox, tmp_path: Path) -> Runner:
+    """Both ways: what comes of a script does not depend on walls."""
+    return runner(environment, sandbox, tmp_path)
+
+
+@pytest.fixture
+def walled(environment: Environment, walls: Sandbox, tmp_path: Path) -> Runner:
+    return runner(environment, walls, tmp_path)
+
+
+@pytest.fixture
+def free(environment: Environment, tmp_path: Path) -> Runner:
+    """For scripts that reach out of their folder."""
+    return runner(environment, Unwalled("a test"), tmp_path)
 
 
 def test_ok(once: Runner, environment: Environment, tmp_path: Path) -> None:
@@ -83,7 +123,7 @@ print(json.dumps({"metric": json.dumps(told), "value": 1}))
     record = once(code, "a", "--json", "5", "--")
     told = json.loads(record["metrics"][0]["metric"])
     names = ["script.py", "script.py"]
-    assert told == ["__main__", names, ["a", "--json", "5", "--"], str(Path.cwd()), "beside"]
+    assert told == ["__main__", names, ["a", "--json", "5", "--"], str(tmp_path), "beside"]
 
 
 @pytest.mark.parametrize(
@@ -163,26 +203,46 @@ def test_reason_is_short_whatever_was_said(once: Runner) -> None:
     assert len(record["reason"]) < 400 and record["reason"].isprintable()
 
 
+def running(mark: str) -> list[int]:
+    """Processes of this machine, inside walls or not, with a word on their command line."""
+    found = []
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if mark in each.cmdline() and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(each.pid)
+    return found
+
+
 def test_grandchildren_go_with_the_run(once: Runner, tmp_path: Path) -> None:
+    mark = f"grandchild-of-{tmp_path}"
     code = f"""
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
+child = subprocess.Popen([sys.executable, "-c", "print('up', flush=True); import time; time.sleep(60)",
+                          {mark!r}], stdout=subprocess.PIPE)
+sys.exit(child.stdout.readline() != b"up\\n")
 """
     assert once(code)["outcome"] == "good"
-    pid = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 10
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    while running(mark):
         assert time.monotonic() < deadline, "the grandchild is still alive"
         time.sleep(0.01)
+
+
+def test_takes_more_memory_than_it_may(once: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "memory_limit", lambda: 300_000_000)
+    started = time.monotonic()
+    record = once("import time; a = bytearray(b'x') * (1 << 29); time.sleep(60)")
+    assert time.monotonic() - started < 20
+    assert (record["outcome"], record["reason"]) == ("failed", "took more than its 0.3 GB of memory")
+    assert run.MEMORY_SHARE < 1
 
 
 # --- which MLX it was -------------------------------------------------------------------------------
 
 
-def test_another_release_on_the_path(once: Runner, other: Environment) -> None:
+def test_another_release_on_the_path(free: Runner, other: Environment) -> None:
     (elsewhere,) = other.root.glob("lib/python*/site-packages")
-    record = once(f"import sys; sys.path.insert(0, {str(elsewhere)!r})" + MEASURE)
+    record = free(f"import sys; sys.path.insert(0, {str(elsewhere)!r})" + MEASURE)
     assert (record["outcome"], record["reason"]) == ("failed", "ran mlx 0.32.3, not 0.32.4")
     assert record["mlx"] == "0.32.3"
 
@@ -196,14 +256,14 @@ def test_same_version_of_another_place(once: Runner, environment: Environment, t
     assert record["reason"].endswith("which is not of this environment")
 
 
-def test_wrong_mlx_by_a_variable(once: Runner, other: Environment) -> None:
+def test_wrong_mlx_by_a_variable(free: Runner, other: Environment) -> None:
     (elsewhere,) = other.root.glob("lib/python*/site-packages")
-    assert once(MEASURE, env={"PYTHONPATH": str(elsewhere)})["reason"] == "ran mlx 0.32.3, not 0.32.4"
+    assert free(MEASURE, env={"PYTHONPATH": str(elsewhere)})["reason"] == "ran mlx 0.32.3, not 0.32.4"
 
 
-def test_wrong_mlx_outweighs_a_good_exit_code(once: Runner, other: Environment) -> None:
+def test_wrong_mlx_outweighs_a_good_exit_code(free: Runner, other: Environment) -> None:
     (elsewhere,) = other.root.glob("lib/python*/site-packages")
-    record = once(f"import sys; sys.path.insert(0, {str(elsewhere)!r}); import mlx.core")
+    record = free(f"import sys; sys.path.insert(0, {str(elsewhere)!r}); import mlx.core")
     assert (record["outcome"], record["reason"]) == ("failed", "ran mlx 0.32.3, not 0.32.4")
 
 
@@ -219,14 +279,14 @@ def test_script_that_talks_of_another_mlx(once: Runner) -> None:
     assert record["mlx"] == "0.32.4", "what our own wrapper saw is what is recorded"
 
 
-def test_script_cannot_vouch_for_itself(once: Runner, environment: Environment, other: Environment) -> None:
+def test_script_cannot_vouch_for_itself(free: Runner, environment: Environment, other: Environment) -> None:
     (elsewhere,) = other.root.glob("lib/python*/site-packages")
     module = str(next(environment.root.glob("lib/python*/site-packages/mlx/core.*")))
     line = {"kind": "host", "protocol": 1, "mlx": "0.32.4", "module": module}
     code = (
         f"print({json.dumps(json.dumps(line))})\nimport sys; sys.path.insert(0, {str(elsewhere)!r})" + MEASURE
     )
-    assert once(code)["reason"] == "ran mlx 0.32.3, not 0.32.4"
+    assert free(code)["reason"] == "ran mlx 0.32.3, not 0.32.4"
 
 
 def test_script_without_mlx_is_not_attested(once: Runner) -> None:
@@ -252,30 +312,139 @@ def test_library_of_another_build(environment: Environment) -> None:
 # --- the canonical repro ----------------------------------------------------------------------------
 
 
-def canonical(environment: Environment, folder: Path, *args: str) -> dict[str, Any]:
+def canonical(environment: Environment, sandbox: Sandbox, folder: Path, *args: str) -> dict[str, Any]:
     return run_once(
         environment,
         Script.load(None, args),
+        sandbox=sandbox,
         seed=1,
-        env=child_env.child_environment(folder),
+        env=child_env.child_environment(environment.root / "home"),
         timeout_s=120,
         log=folder / "run.log",
         running=folder / "running",
     )
 
 
-def test_canonical(environment: Environment, tmp_path: Path) -> None:
-    record = canonical(environment, tmp_path, "--shape", "256x64", "--rows", "1-2", "--budget", "0.5")
+def test_canonical(environment: Environment, sandbox: Sandbox, tmp_path: Path) -> None:
+    few = ("--shape", "256x64", "--rows", "1-2", "--budget", "0.5")
+    record = canonical(environment, sandbox, tmp_path, *few)
     assert (record["outcome"], record["reason"]) == ("ok", "")
     cases = [line["case"] for line in record["cases"] if not line["case"].get("control")]
     assert sorted(case["M"] for case in cases) == [1, 2]
     assert record["mlx"] == "0.32.4" and set(record["sentinels"]) == {"before", "after"}
 
 
-def test_canonical_with_arguments_it_does_not_know(environment: Environment, tmp_path: Path) -> None:
-    record = canonical(environment, tmp_path, "--rows", "0")
+def test_canonical_with_arguments_it_does_not_know(
+    environment: Environment, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    record = canonical(environment, sandbox, tmp_path, "--rows", "0")
     assert record["outcome"] == "failed"
     assert "exited with 2: qmv_step.py: error: argument --rows: '0' is no range" in record["reason"]
+
+
+def test_arguments_are_checked_before_anything_is_recorded(
+    environment: Environment, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    env = child_env.child_environment(environment.root / "home")
+    check_arguments(environment, Script.load(None, ("--rows", "1-2")), env, sandbox)
+    with pytest.raises(UsageProblem, match="argument --rows: '0' is no range"):
+        check_arguments(environment, Script.load(None, ("--rows", "0")), env, sandbox)
+    own = tmp_path / "own.py"
+    own.write_text("raise SystemExit(2)")
+    check_arguments(environment, Script.load(own, ("--rows", "0")), env, sandbox)  # it is not asked
+
+
+# --- walls ------------------------------------------------------------------------------------------
+# What is stopped within them works without: it is the walls that stop it.
+
+
+@pytest.mark.parametrize("place", ["beside", "environment", "elsewhere"])
+def test_run_cannot_write(
+    walled: Runner, free: Runner, environment: Environment, tmp_path: Path, place: str
+) -> None:
+    folders = {"beside": tmp_path, "environment": environment.root, "elsewhere": tmp_path / "elsewhere"}
+    gate = folders[place] / "gate"
+    gate.parent.mkdir(exist_ok=True)
+    for walls, outcome in ((True, "bad"), (False, "good")):
+        record = (walled if walls else free)(f"open({str(gate)!r}, 'w').close()")
+        assert record["outcome"] == outcome
+        assert ("Read-only file system: " in record["reason"]) == walls and gate.exists() != walls
+    gate.unlink()
+
+
+def test_run_sees_its_own_folder_and_nothing_beyond(
+    walled: Runner, free: Runner, other: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "user" / ".ssh" / "id"
+    secret.parent.mkdir(parents=True)
+    secret.write_text("a private key")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "beside.txt").write_text("")
+    (tmp_path / "near").mkdir()
+    paths = [tmp_path / "work" / "beside.txt", tmp_path / "near", secret, other.root]
+    code = f"""
+import json, os
+for path in {[str(path) for path in paths]!r}:
+    print(json.dumps({{"metric": path, "value": int(os.path.exists(path))}}))
+"""
+    for how, seen in ((walled, [True, False, False, False]), (free, [True] * 4)):
+        record = how(code, place=tmp_path / "work")
+        metrics = {metric["metric"]: metric["value"] for metric in record["metrics"]}
+        assert metrics == dict(zip(map(str, paths), seen, strict=True))
+
+
+def test_run_cannot_reach_a_listening_socket(walled: Runner, free: Runner) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 5)"
+        stopped = walled(code)
+        assert (stopped["outcome"], free(code)["outcome"]) == ("bad", "good")
+    assert "ConnectionRefusedError" in stopped["reason"]
+
+
+def test_private_home_is_writable_and_stays(once: Runner, environment: Environment) -> None:
+    home = environment.root / "home"
+    (home / "kept").unlink(missing_ok=True)
+    code = """
+import os, pathlib
+home = pathlib.Path.home()
+kept = home / "kept"
+if kept.exists():
+    raise SystemExit(kept.read_text())
+kept.write_text(str(home))
+"""
+    assert once(code)["outcome"] == "good"
+    assert (home / "kept").read_text() == str(home)
+    assert once(code)["reason"] == f"exited with 1: {home}"
+    (home / "kept").unlink()
+
+
+def test_script_in_the_home_does_not_open_the_home(
+    walled: Runner, environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = tmp_path / "user"
+    user.mkdir()
+    (user / "secret").write_text("s3cret")
+    monkeypatch.setenv("HOME", str(user))
+    (tmp_path / "script.py").touch()
+    assert Script.load(tmp_path / "script.py", ()).folder is None, "the home is within it"
+    (user / "below").mkdir()
+    (user / "below" / "script.py").touch()
+    assert Script.load(user / "below" / "script.py", ()).folder == user / "below"
+    code = f"import os, sys; sys.exit(os.getcwd() + ' ' + str(os.path.exists({str(user / 'secret')!r})))"
+    said = walled(code, place=user)["reason"]
+    assert said == f"exited with 1: {environment.root / 'home'} False"
+    said = walled(code, place=user / "below")["reason"]
+    assert said == f"exited with 1: {user / 'below'} False"
+
+
+def test_gpu_is_there_for_those_that_use_one(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "script.py").touch()
+    script = Script.load(tmp_path / "script.py", ())
+    for backend, gpu in (("cpu", False), ("metal", True), ("cuda12", True), ("cuda13", True)):
+        made = dataclasses.replace(environment, backend=backend)
+        assert run.walls_of(made, script).gpu is gpu
+        assert not run.walls_of(made, script).network and run.walls_of(made, script).write == ()
 
 
 # --- the surroundings -------------------------------------------------------------------------------
@@ -288,9 +457,9 @@ def test_full_disk(once: Runner, small_disk: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_environment_without_its_python(environment: Environment, tmp_path: Path) -> None:
+def test_environment_without_its_python(environment: Environment, sandbox: Sandbox, tmp_path: Path) -> None:
     gone = dataclasses.replace(environment, python=tmp_path / "python")
-    record = canonical(gone, tmp_path)
+    record = canonical(gone, sandbox, tmp_path)
     assert record["outcome"] == "failed"
     assert record["reason"] == f"could not be started: No such file or directory: {tmp_path / 'python'}"
 

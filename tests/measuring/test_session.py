@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 from filelock import FileLock
 
 from bisect_tool.building.environment import Environment
+from bisect_tool.building.sandbox import Mode, Sandbox, Unwalled, choose
 from bisect_tool.host.state import HostState
 from bisect_tool.measuring import ledger, schedule, session
 from bisect_tool.measuring.run import Script, end_leftover
@@ -49,6 +51,7 @@ class Bench:
     path: Path | None = None
     pythons: dict[str, Path] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    sandbox: Sandbox = field(default_factory=lambda: Unwalled("a test"))  # the scripts count in the folder
 
     def measure(self, code: str, arms: str = "AB", seed: int = 5, **settings: object) -> list[ledger.Line]:
         script_file = self.folder / "script.py"
@@ -66,6 +69,7 @@ class Bench:
                 Script.load(script_file, ()),
                 Settings(**given),  # type: ignore[arg-type]
                 seed,
+                self.sandbox,
                 listeners,
             ).run()
         assert self.path is not None
@@ -374,6 +378,46 @@ def test_arm_line_tells_what_was_measured_and_no_secret(bench: Bench) -> None:
     arm = Arm(arm.revision, arm.environment, {**arm.env, "HF_TOKEN": "s3cret", "MLX_X": "1"})
     line = arm_line(arm)
     assert line["env"] == {"MLX_X": "1"} and "s3cret" not in json.dumps(line)
+    assert (line["release"], line["sha"], line["build"]) == ("9.9.9", "", {})
+
+
+def built(bench: Bench, text: str) -> Arm:
+    """An arm of a commit, with the record of its build."""
+    arm = bench.arm("A")
+    record = {
+        "key": "ab" * 32, "sha": "1" * 40, "subject": "Faster", "recipe": {"flags": "-O3", "remedies": []},
+        "toolchain": {"compiler": "g++ 12"}, "walls": "none", "log": "build-x.log", "seconds": 12.5,
+        "libraries": {"mlx/lib/libmlx.so": "cd" * 32},
+    }  # fmt: skip
+    made = dataclasses.replace(arm.environment, build="ab" * 32)
+    return Arm(Revision.parse(text), made, arm.env, sha="2" * 40, build=record)
+
+
+def test_arm_line_of_a_commit_tells_its_build(bench: Bench) -> None:
+    line = arm_line(built(bench, "main~3,MLX_X=1"))
+    assert (line["release"], line["sha"], line["settings"]) == ("", "2" * 40, {"MLX_X": "1"})
+    # The commit that was built has the same files, and another name.
+    assert set(line["build"]) == {"key", "sha", "subject", "recipe", "toolchain", "walls"}
+    assert (line["build"]["key"], line["build"]["sha"]) == ("ab" * 32, "1" * 40)
+
+
+def test_run_of_a_commit_names_commit_and_build(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = built(bench, "main~3")
+    monkeypatch.setattr(bench, "arm", lambda _name: arm)
+    revisions = [run["revision"] for run in of_kind(bench.measure(STEADY, arms="A", rounds=2), "run")]
+    named = {"release": "", "sha": "2" * 40, "build": "ab" * 32, "wheel_digest": "d"}
+    assert revisions == [named, named]
+
+
+def test_runs_are_within_the_walls_that_the_session_has(bench: Bench) -> None:
+    bench.sandbox = choose(Mode.AUTO)
+    if not bench.sandbox.walled:
+        pytest.skip(f"no walls here: {bench.sandbox.why}")
+    lines = bench.measure(STEADY, rounds=1)
+    assert len(ran(lines)) == 2
+    for run in of_kind(lines, "run"):
+        assert run["outcome"] == "bad" and "Read-only file system: " in run["reason"], "it counts its runs"
+    assert not list(bench.folder.glob("[AB].*"))
 
 
 def test_runs_of_two_tools_wait_for_each_other(bench: Bench) -> None:

@@ -1,0 +1,7 @@
+#pragma once
+
+namespace mlx::core::cu {
+
+int edition();
+
+} // namespace mlx::core::cu

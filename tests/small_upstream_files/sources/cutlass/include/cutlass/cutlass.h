@@ -1,0 +1,2 @@
+#pragma once
+#define CUTLASS_IS_HERE 1

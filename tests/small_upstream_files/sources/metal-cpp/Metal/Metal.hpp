@@ -1,0 +1,2 @@
+#pragma once
+#define METAL_CPP_IS_HERE 1
