@@ -164,7 +164,8 @@ class Maker:
             timeout_s=900,
             log=log,
         )
-        wheel = next(iter(wheels.glob("*.whl")), None)
+        # What was packed may be a link of a stranger's making.
+        wheel = next((path for path in wheels.glob("*.whl") if path.is_file() and not path.is_symlink()), None)
         if not packed.ok or wheel is None:
             why = f"{name} {ref[:9]}, which it asks for, does not pack: {packed.last_line()}"
             raise BuildFailed(f"{self.subject} does not configure", why, "see the log", log)

@@ -27,9 +27,9 @@ from bisect_tool.building.recipe import Recipe
 from bisect_tool.building.sandbox import Sandbox, Walls, interpreter_paths, violation
 from bisect_tool.building.sources import Fetched, Source, fetch
 from bisect_tool.building.store import Build, Store
-from bisect_tool.building.toolchain import Toolchain
+from bisect_tool.building.toolchain import Toolchain, missing_blas
 from bisect_tool.building.tree import Tree
-from bisect_tool.errors import BuildFailed, DiskFull, MachineTrouble, SourceUnavailable
+from bisect_tool.errors import BuildFailed, DiskFull, MachineTrouble, SourceUnavailable, ToolError
 from bisect_tool.process import Finished
 from bisect_tool.upstream.mirrors import Mirrors
 from bisect_tool.upstream.relevance import reaches, source_digest
@@ -220,7 +220,7 @@ class Builder:
 class _Failed(Exception):
     """An attempt that failed; ``text``: what it said, for remedies."""
 
-    def __init__(self, error: BuildFailed | MachineTrouble | DiskFull, text: str) -> None:
+    def __init__(self, error: ToolError, text: str) -> None:
         super().__init__(error.line())
         self.error = error
         self.text = text
@@ -361,8 +361,10 @@ class _Task:
             raise _Failed(problem, text)
         return wheels[0]
 
-    def _error(self, done: Finished, text: str) -> BuildFailed | MachineTrouble | DiskFull:
+    def _error(self, done: Finished, text: str) -> ToolError:
         failure = output.judge(done, text)
+        if missing := missing_blas(self.builder.toolchain, text, self.label):
+            return missing
         blocked = self._stopped(done, text) if failure in (Failure.CONFIGURE, Failure.PACK) else ""
         if blocked:
             what = f"{self.label} {Failure.WALLS.value}: {blocked}"

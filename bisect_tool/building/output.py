@@ -134,8 +134,9 @@ def telling(log: str, failure: Failure) -> str:
         for number, line in enumerate(lines):
             if not sign.search(line) or line.startswith("[") or "bisect_tool wants" in line:
                 continue
-            if line.startswith("CMake Error"):  # what it is stands in the lines below
-                line = " ".join([line, *[each for each in lines[number + 1 : number + 4] if each]])
+            # What it is stands in the lines below.
+            below = 3 if line.startswith("CMake Error") else int(line.endswith(":"))
+            line = " ".join([line, *[each for each in lines[number + 1 : number + 1 + below] if each]])
             return line[:300]
     plain = [line for line in lines if line]
     return plain[-1][:300] if plain else ""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from dataclasses import dataclass
 
 from bisect_tool.building.backend import Backend
 from bisect_tool.errors import ToolMissing
 from bisect_tool.host.system import Machine, Tool, current
+
+NONE = "none"  # of a part that not every commit needs
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Toolchain:
 def detect(backend: Backend, machine: Machine | None = None) -> Toolchain:
     """The toolchain of this machine. Raises ``ToolMissing`` naming what is not there and how to get it.
 
+    Without BLAS a build is tried, and fails with ``missing_blas`` where it is needed.
+
     Takes up to a second: it asks every program.
     """
     from bisect_tool.host.nvidia import Nvidia, nvcc
@@ -43,13 +48,13 @@ def detect(backend: Backend, machine: Machine | None = None) -> Toolchain:
         gpu = Nvidia(here).facts()
         wanted.append(nvcc(here, gpu.cuda if gpu else None))
     for tool in wanted:
-        if tool.version is None:
+        if tool.version is None and tool.name != "BLAS":
             raise ToolMissing(
                 f"a {backend.value} build needs {_article(tool.name)}",
                 tool.why,
                 f"get it with: {tool.remedy}",
             )
-    parts = [(tool.name, tool.version or "") for tool in wanted]
+    parts = [(tool.name, tool.version or NONE) for tool in wanted]
     if backend.is_cuda and not dict(parts)["nvcc"].startswith(backend.value.removeprefix("cuda") + "."):
         raise ToolMissing(
             f"a {backend.value} build needs CUDA {backend.value.removeprefix('cuda')}",
@@ -63,3 +68,13 @@ def detect(backend: Backend, machine: Machine | None = None) -> Toolchain:
 
 def _article(name: str) -> str:
     return f"a {name}" if name == "compiler" else name
+
+
+def missing_blas(toolchain: Toolchain, log: str, subject: str) -> ToolMissing | None:
+    """The error of a build that failed for want of BLAS or LAPACK, which is not the commit's fault."""
+    if toolchain.as_dict().get("BLAS") != NONE or not re.search(
+        r"\b(BLAS|LAPACK)\b|cblas\.h|lapacke\.h", log
+    ):
+        return None
+    tool = next(each for each in current().own_toolchain() if each.name == "BLAS")
+    return ToolMissing(f"{subject} needs BLAS and LAPACK", tool.why, f"get them with: {tool.remedy}")
