@@ -98,16 +98,16 @@ def measure(title: str, bench: Bench, parent: str, commit: str, scratch: Path) -
     """Print one table. The build environment and the sources are there before anything is timed."""
     bench.build(parent)
     bench.forget("trees", "wheels", "environments", "cache/ccache")
-    rows = []
+    rows: list[tuple[str, float]] = []
     clean, _ = bench.build(parent)
-    rows.append(["clean, empty compile cache", clean])
-    rows.append(["next commit in the kept tree", bench.build(commit)[0]])
-    rows.append(["in the store, environment there", bench.build(parent)[0]])
+    rows.append(("clean, empty compile cache", clean))
+    rows.append(("next commit in the kept tree", bench.build(commit)[0]))
+    rows.append(("in the store, environment there", bench.build(parent)[0]))
     bench.forget("environments")
-    rows.append(["in the store, environment made", bench.build(parent)[0]])
+    rows.append(("in the store, environment made", bench.build(parent)[0]))
     bench.forget("trees", "wheels", "environments")
-    rows.append(["clean, warm compile cache", bench.build(parent)[0]])
-    rows.append(["`pip install .`, next commit in a kept folder", naive(bench, parent, commit, scratch)])
+    rows.append(("clean, warm compile cache", bench.build(parent)[0]))
+    rows.append(("`pip install .`, next commit in a kept folder", naive(bench, parent, commit, scratch)))
     other = Bench(bench.repo, bench.mirrors, scratch / "other" / "builds")
     shutil.copytree(bench.builds / "cache", other.builds / "cache", symlinks=True)
     same = bench.libraries(parent) == other.libraries(parent)

@@ -93,7 +93,12 @@ class StoreDamaged(ToolError):
 
 
 class EnvironmentBroken(ToolError):
-    """An environment could not be made, or what is in it does not import."""
+    """An environment could not be made, or what is in it does not import.
+
+    ``of_wheel``: it is the wheel's own fault.
+    """
+
+    of_wheel: bool = False
 
 
 class DiskFull(ToolError):

@@ -48,7 +48,7 @@ def walls() -> Sandbox:
 
 @dataclass
 class Bench:
-    """A ``builds`` folder and the small upstream. ``said``, ``steps``: what a watcher of the last call saw."""
+    """A ``builds`` folder for the small upstream. ``said``, ``steps``: what was watched of the last call."""
 
     upstream: SmallUpstream
     builds: Path
@@ -69,12 +69,10 @@ class Bench:
             "mirrors": Mirrors.parse(self.upstream.mirrors),
         }
         made = Provider(**settings | changes)
-        made.__dict__["builder"] = Builder(
-            **{name: getattr(made, name) for name in ("builds", "upstream", "backend", "interpreter", "sandbox")},
-            **{name: getattr(made, name) for name in ("mirrors", "options", "jobs", "timeout_s", "offline")},
-            toolchain=toolchain(),
-            watch=made.watch,
-        )
+        same: tuple[str, ...] = ("builds", "upstream", "backend", "interpreter", "sandbox", "mirrors")
+        same += ("options", "jobs", "timeout_s", "offline", "watch")
+        known = {name: getattr(made, name) for name in same}
+        made.__dict__["builder"] = Builder(**known, toolchain=toolchain())
         return made
 
     def commit(self, name: str) -> Commit:
@@ -111,14 +109,19 @@ class Bench:
     @property
     def trees(self) -> list[str]:
         """Build trees that are there, those thrown away half-way included."""
-        return sorted(os.listdir(self.builds / "trees")) if (self.builds / "trees").exists() else []
+        return sorted(path.name for path in self.builds.glob("trees/*"))
 
     def log_of(self, name: str, **changes: Any) -> Path:
         return self.builds / "logs" / f"build-{self.key(name, **changes)[:12]}.log"
 
+    def share_downloads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Other folders of builds take from here what comes from the package index."""
+        if not os.environ.get("UV_CACHE_DIR"):
+            monkeypatch.setenv("UV_CACHE_DIR", str(self.builds / "cache" / "uv"))
+
     def beside(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         """Another ``builds`` folder, which has what this one downloaded and nothing that it compiled."""
-        monkeypatch.setenv("UV_CACHE_DIR", str(self.builds / "cache" / "uv"))
+        self.share_downloads(monkeypatch)
         if (self.builds / "sources").exists():
             shutil.copytree(self.builds / "sources", folder / "sources", symlinks=True)
         return Bench(self.upstream, folder)
@@ -162,4 +165,4 @@ def gone_in_the_end(folder: Path, seconds: float = 10) -> Iterator[None]:
     deadline = time.monotonic() + seconds
     while (left := running_below(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert left == []
+    assert left == [], f"left running: {left}"

@@ -97,11 +97,11 @@ class Maker:
             self._check(made, log)
             wheels = temporary / "wheels"
             wanted = [self._by_wheel(each, wheels, depth, log) for each in requirements]
-            limit = 900.0
-            done = installer.install(
-                temporary, wanted, env=env, log=log, offline=self.offline, timeout_s=limit
-            )
-            self._check(done, log)
+            if wanted:
+                done = installer.install(
+                    temporary, wanted, env=env, log=log, offline=self.offline, timeout_s=900
+                )
+                self._check(done, log)
             _write(temporary, requirements)
             temporary.rename(root)
         finally:
@@ -123,7 +123,7 @@ class Maker:
         if kind is Complaint.UNREACHABLE or (self.offline and kind is Complaint.NO_RELEASE):
             raise IndexUnreachable(what, why, "check the network and UV_DEFAULT_INDEX", log)
         if kind is Complaint.NO_RELEASE:
-            raise BuildFailed(what, why, "another Python may have it: --python VERSION", log)
+            raise self._failed(what, why, "another Python may have it: --python VERSION", log)
         raise MachineTrouble(what, why, "see the log", log)
 
     def _by_wheel(self, requirement: str, wheels: Path, depth: int, log: Path) -> str:
@@ -134,7 +134,7 @@ class Maker:
         if found is None:
             return requirement
         if depth >= MAX_DEPTH:
-            raise BuildFailed(f"{self.subject} does not configure", f"{requirement} asks for too much else")
+            raise self._failed(f"{self.subject} does not configure", f"{requirement} asks for too much else")
         name, address, ref = found[1], found[3], found[4] or ""
         fetched = fetch(
             Source(name, address, ref), self.builds, mirrors=self.mirrors, offline=self.offline,
@@ -146,30 +146,38 @@ class Maker:
         text = pyproject.read_bytes() if pyproject.is_file() else None
         system = recipe.build_system(text, f"{name} {ref}".strip())
         inner = self.ensure(tuple(system["requires"]), depth + 1)
-        wheels.mkdir(exist_ok=True)
+        folder = wheels / name
+        folder.mkdir(parents=True)
         work = wheels / f"{name}-source"
         shutil.copytree(fetched.folder, work, symlinks=True)
-        home = wheels / "home"
-        home.mkdir(exist_ok=True)
+        home = wheels / f"{name}-home"
+        home.mkdir()
         packed = self.sandbox.run(
             pep517.command(
                 inner.python,
                 system.get("build-backend", "setuptools.build_meta:__legacy__"),
                 system.get("backend-path", ()),
-                wheels,
+                folder,
             ),
-            walls=Walls(read=(inner.root, *interpreter_paths(inner.python)), write=(wheels, work), home=home),
+            walls=Walls(read=(inner.root, *interpreter_paths(inner.python)), write=(folder, work), home=home),
             env=build_variables(inner, home),
             cwd=work,
             timeout_s=900,
             log=log,
         )
         # What was packed may be a link of a stranger's making.
-        wheel = next((path for path in wheels.glob("*.whl") if path.is_file() and not path.is_symlink()), None)
+        wheel = next(
+            (path for path in folder.glob("*.whl") if path.is_file() and not path.is_symlink()), None
+        )
         if not packed.ok or wheel is None:
             why = f"{name} {ref[:9]}, which it asks for, does not pack: {packed.last_line()}"
-            raise BuildFailed(f"{self.subject} does not configure", why, "see the log", log)
+            raise self._failed(f"{self.subject} does not configure", why, "see the log", log)
         return str(wheel)
+
+    def _failed(self, what: str, why: str, remedy: str = "", log: Path | None = None) -> BuildFailed:
+        problem = BuildFailed(what, why, remedy, log)
+        problem.failure = "configure"
+        return problem
 
 
 def build_variables(made: BuildEnvironment, home: Path) -> dict[str, str]:

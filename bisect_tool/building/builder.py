@@ -174,6 +174,7 @@ class Builder:
             on_wait=self.watch.remark,
             doing="a build in the same build tree",
         ):
+            kept = tree.kept
             while True:
                 environment = maker.ensure(recipe.requirements)
                 task = _Task(self, commit, label, recipe, environment, tree, trusted, jobs, log)
@@ -183,11 +184,15 @@ class Builder:
                     accept(wheel, log)
                 except _Failed as failed:
                     tree.discard()
+                    # It may have been for what the cache of the kept tree says: a compiler that is gone.
+                    again = kept and getattr(failed.error, "failure", "") == "configure"
+                    kept = False
                     mended = recipes.after(recipe, failed.text)
-                    if mended is None:
+                    if mended is not None:
+                        recipe = mended
+                        self.watch.remark(f"{label}: {recipe.remedies[-1].name}: {recipe.remedies[-1].why}")
+                    elif not again:
                         raise failed.error from None
-                    recipe = mended
-                    self.watch.remark(f"{label}: {recipe.remedies[-1].name}: {recipe.remedies[-1].why}")
                     continue
                 except BaseException:
                     tree.discard()
@@ -319,15 +324,18 @@ class _Task:
 
     def _write_files(self, cache: CompileCache) -> None:
         root = self.tree.root
+        initial = root / "initial_cache.cmake"
         text = cmake_files.initial_cache(
             dict(self.recipe.options),
-            flags=" ".join((*cache.flags, *self.recipe.flags, recipes.FLAGS)),
+            flags=recipes.FLAGS,
+            extra={each: _extra_flags(each, cache, self.recipe) for each in cmake_files.LANGUAGES},
             launcher=cache.launcher,
             python=self.environment.python,
             provider=root / "provider.cmake",
             apple=sys.platform == "darwin",
+            before=initial.read_text() if initial.exists() else "",
         )
-        (root / "initial_cache.cmake").write_text(text)
+        initial.write_text(text)
         (root / "provider.cmake").write_text(cmake_files.PROVIDER)
         (root / "setup.cfg").write_text(cmake_files.extra_config(self.tree.build))
 
@@ -363,6 +371,8 @@ class _Task:
 
     def _error(self, done: Finished, text: str) -> ToolError:
         failure = output.judge(done, text)
+        if failure in (Failure.CONFIGURE, Failure.COMPILE, Failure.LINK, Failure.PACK) and self.tree.full:
+            failure = Failure.DISK  # not all of them say so
         if missing := missing_blas(self.builder.toolchain, text, self.label):
             return missing
         blocked = self._stopped(done, text) if failure in (Failure.CONFIGURE, Failure.PACK) else ""
@@ -457,6 +467,12 @@ class _Progress:
         done = step.done - at
         left = (now - began) / done * (step.total - step.done) if done >= 3 else None
         self._watch.step(step, left)
+
+
+def _extra_flags(language: str, cache: CompileCache, recipe: Recipe) -> tuple[str, ...]:
+    """The recipe's are for C++ alone: they include its headers. nvcc knows few of a compiler's own."""
+    ours = tuple(f"-Xcompiler={flag}" for flag in cache.flags) if language == "CUDA" else cache.flags
+    return ours if language in ("C", "OBJC") else (*ours, *recipe.flags)
 
 
 def _source(asked: str) -> Source:

@@ -42,7 +42,8 @@ macro(bisect_tool_provide _bt_method _bt_name)
   endif()
   message(NOTICE "@USES@${_bt_asked}")
   set(_bt_folder "${BISECT_TOOL_SOURCE_${_bt_key}}")
-  if(_BT_PATCH_COMMAND)  # which a given source folder would skip; the copy is named for what the patch may be
+  # A given source folder would skip it; the copy is named for what the patch may be.
+  if(NOT "${_BT_PATCH_COMMAND}" STREQUAL "")
     string(SHA256 _bt_patched "${_bt_asked}|${_BT_PATCH_COMMAND}|${BISECT_TOOL_PATCHES}")
     set(_bt_copy "${CMAKE_BINARY_DIR}/patched/${_bt_patched}")
     if(NOT EXISTS "${_bt_copy}")
@@ -78,10 +79,14 @@ def initial_cache(
     python: Path,
     provider: Path,
     apple: bool,
+    before: str = "",
+    extra: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The file for ``cmake -C``. ``flags``: for the compiler, all languages. ``launcher``: put before it.
+    ``extra``: flags in front of those, by language.
 
-    ``python`` is the build environment's. Values of ``options`` win over everything set here.
+    ``python`` is the build environment's. Values of ``options`` win over everything set here. ``before``: the
+    file of the build before in the same folder, whose cache keeps what this one does not set anew.
     """
     origin = "@loader_path" if apple else "$ORIGIN"
     entries = {
@@ -92,12 +97,17 @@ def initial_cache(
         # What is packed must load the libraries packed beside it, never those of the build folder.
         "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
         "CMAKE_INSTALL_RPATH": f"{origin}/lib",
-        **{f"CMAKE_{language}_FLAGS_PLAIN": flags for language in LANGUAGES},
+        **{
+            f"CMAKE_{language}_FLAGS_PLAIN": " ".join((*(extra or {}).get(language, ()), flags))
+            for language in LANGUAGES
+        },
         **{f"CMAKE_{language}_COMPILER_LAUNCHER": ";".join(launcher) for language in LANGUAGES},
         **options,
     }
     lines = [f'set({name} [==[{value}]==] CACHE STRING "" FORCE)' for name, value in sorted(entries.items())]
-    return "# Written by bisect_tool.\n" + "\n".join(lines) + "\n"
+    set_before = re.findall(r"^set\((\w+) ", before, re.MULTILINE)
+    gone = [f"unset({name} CACHE)" for name in sorted({*set_before} - entries.keys())]
+    return "# Written by bisect_tool.\n" + "\n".join([*gone, *lines]) + "\n"
 
 
 def sources(known: Mapping[str, Path], patches: str) -> str:

@@ -6,6 +6,7 @@ hits. Ours is put back by the launcher, where setup.py cannot reach it.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,4 +51,4 @@ class CompileCache:
             folder.mkdir(parents=True, exist_ok=True)
             return CompileCache((program,), {"SCCACHE_DIR": str(folder)}, (Path(program),), (folder,))
         # ccache makes paths relative; without it the compiler is told to leave ours out of what it writes.
-        return CompileCache((), {}, flags=(f"-ffile-prefix-map={builds}=builds",))
+        return CompileCache((), {}, flags=(shlex.quote(f"-ffile-prefix-map={builds}=builds"),))

@@ -120,6 +120,7 @@ def ensure_wheel(
         interpreter,
         builds=builds.absolute(),
         sandbox=sandbox,
+        remark=on_wait or (lambda _text: None),
         offline=True,
         deadline=time.monotonic() + timeout_s,
         run_env=run_env or {},

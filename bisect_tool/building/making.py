@@ -6,8 +6,9 @@ import errno
 import json
 import os
 import shutil
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,15 @@ from bisect_tool.building import installer
 from bisect_tool.building.attestation import foreign
 from bisect_tool.building.backend import Backend, available, requirement
 from bisect_tool.building.installer import Complaint
-from bisect_tool.building.sandbox import Sandbox, Walls, interpreter_paths
-from bisect_tool.errors import DiskFull, EnvironmentBroken, IndexUnreachable, ToolError, UnknownRelease
+from bisect_tool.building.sandbox import Sandbox, Walls, interpreter_paths, violation
+from bisect_tool.errors import (
+    DiskFull,
+    EnvironmentBroken,
+    IndexUnreachable,
+    MachineTrouble,
+    ToolError,
+    UnknownRelease,
+)
 from bisect_tool.paths import repro_script
 from bisect_tool.upstream import releases
 
@@ -53,6 +61,7 @@ class Job:
     deadline: float  # time.monotonic()
     run_env: Mapping[str, str]
     build: str = ""
+    remark: Callable[[str], None] = lambda _text: None
 
     @property
     def root(self) -> Path:
@@ -207,17 +216,28 @@ def check_import(job: Job, root: Path) -> str:
         said = f"python {done.describe()}"
         if line := meaningful(done.stderr):
             said += f", saying: {line}"
-        raise EnvironmentBroken(what, said, remedy, job.log)
+        if done.returncode == -signal.SIGKILL and not done.timed_out and not done.output_exceeded:
+            raise MachineTrouble(what, said, "see whether memory is short", job.log)
+        raise _of_wheel(EnvironmentBroken(what, said, remedy, job.log))
     try:
         proof = json.loads(told)
         known = isinstance(proof["module"], str) and isinstance(proof["mlx"], str)
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
-        raise EnvironmentBroken(what, "it did not report its version", remedy, job.log)
+        raise _of_wheel(EnvironmentBroken(what, "it did not report its version", remedy, job.log))
     if wrong := foreign(proof, root, None):
         raise EnvironmentBroken(what, f"it {wrong}", "unset PYTHONPATH", job.log)
+    if job.build and job.sandbox.walled:
+        visible = (job.builds, *interpreter_paths(python))
+        if stopped := violation(done, home=Path.home(), visible=visible):
+            job.remark(f"{job.subject} tried while it was imported: {stopped}; the walls held")
     return str(proof["mlx"])
+
+
+def _of_wheel(problem: EnvironmentBroken) -> EnvironmentBroken:
+    problem.of_wheel = True
+    return problem
 
 
 def meaningful(stderr: str) -> str:

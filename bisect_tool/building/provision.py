@@ -148,6 +148,8 @@ class Provider:
             try:
                 made.append(environment_of(wheel, self.builder.key(commit)))
             except EnvironmentBroken as problem:
+                if not problem.of_wheel:
+                    raise
                 failed = BuildFailed(
                     f"{label} packs but does not import", problem.why, "", problem.log or log
                 )

@@ -183,7 +183,10 @@ def _of_backend(backend: Backend) -> dict[str, str]:
 
 def _mend(requirement: str) -> tuple[str, Remedy | None]:
     """v0.8–v0.11 name nanobind's commit behind ``#egg=``, which pip takes for a name: they got its head of
-    that day."""
+    that day. Up to v0.6 CMake looks for pybind11 where only its extra ``global`` puts it."""
+    if pybind := re.fullmatch(r"\s*pybind11\s*((?:[<>=!~].*)?)", requirement):
+        why = "its CMakeLists.txt finds pybind11 only with the files that this extra adds"
+        return f"pybind11[global]{pybind[1]}", Remedy("pybind11[global]", why)
     found = re.fullmatch(r"\s*(\w+)\s*@\s*(git\+\S+?)#egg=([0-9a-f]{40})\s*", requirement)
     if found is None:
         return requirement, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from bisect_tool.errors import ToolMissing
 from bisect_tool.host.system import Machine, Tool, current
 
 NONE = "none"  # of a part that not every commit needs
+# What a user may set to have another compiler or SDK taken than the programs above tell of.
+CHOSEN = ("CC", "CUDAHOSTCXX", "MACOSX_DEPLOYMENT_TARGET", "SDKROOT")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def detect(backend: Backend, machine: Machine | None = None) -> Toolchain:
         )
     triple = here.text(here.find("c++") or "c++", "-dumpmachine")
     parts.append(("target", (triple or "").strip()))
+    parts += [(name, os.environ[name]) for name in CHOSEN if os.environ.get(name)]
     return Toolchain(tuple(parts))
 
 

@@ -19,6 +19,7 @@ from bisect_tool.building.output import Failure, judge
 from bisect_tool.errors import DiskFull, MachineTrouble
 
 _UNFINISHED = "unfinished"
+LITTLE = 1_000_000  # bytes: a disk with less is full
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,16 @@ class Tree:
     @property
     def home(self) -> Path:
         return self.root / "home"
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is one of an earlier build, to be moved."""
+        return self.build.exists() and not (self.root / _UNFINISHED).exists()
+
+    @property
+    def full(self) -> bool:
+        """Whether the disk that it lies on has no room left."""
+        return shutil.disk_usage(self.root).free < LITTLE
 
     def begin(self, git_dir: Path, sha: str) -> None:
         """Move the tree to a commit and mark it as being worked in. A tree that was left so is made anew.
@@ -91,6 +102,7 @@ class Tree:
         done = process.run(["git", *safe, *words], env=env, cwd=self.source, timeout_s=600)
         if not done.ok:
             what, why = f"the files of a commit could not be written to {self.source}", done.last_line()
-            if judge(done, done.stderr) is Failure.DISK:
+            # Of a file that it could not write git does not say why.
+            if judge(done, done.stderr) is Failure.DISK or self.full:
                 raise DiskFull(what, why, "free some space or name another folder with --builds DIR")
             raise MachineTrouble(what, why or done.describe(), "try again")

@@ -65,7 +65,8 @@ def walls_of(environment: Environment, script: Script) -> Walls:
     sight: a library with a run path into one could not be loaded from there."""
     beside = () if script.canonical or script.folder is None else (script.folder,)
     named = (Path(word.rpartition("=")[2]) for word in script.args)
-    given = tuple(path for path in named if path.is_absolute() and path.exists() and not shows_home(path))
+    # What there is not is passed over by the walls themselves, which take any name.
+    given = tuple(path for path in named if path.is_absolute() and not shows_home(path))
     own = (script.path, repro_script("attested.py"))
     return Walls(
         read=(environment.root, *own, *beside, *given, *interpreter_paths(environment.python)),

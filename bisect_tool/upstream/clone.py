@@ -17,13 +17,13 @@ from bisect_tool.upstream import borrowing, git_calls, history, local_tree, nami
 from bisect_tool.upstream.mirrors import Mirrors
 from bisect_tool.upstream.objects import Objects
 from bisect_tool.upstream.revision import Kind, Revision
-from bisect_tool.upstream.source import PUBLIC, Source, find
+from bisect_tool.upstream.source import PROJECT, PUBLIC, Source, find
 from bisect_tool.upstream.values import Commit, Entry, Pull, Resolved
 
 __all__ = ["PUBLIC", "Commit", "Entry", "Pull", "Resolved", "Upstream"]
 
 # What a commit must be reachable from to be the project's, or one's own, work.
-_TRUSTED = ("--branches", "--tags", "--remotes=origin")
+_TRUSTED = ("--branches", "--tags", *(f"--remotes={name}" for name in PROJECT))
 
 
 class Upstream:

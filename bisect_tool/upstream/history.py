@@ -51,11 +51,10 @@ def day_of(seconds: int) -> str:
 def first_tags(git: Git) -> dict[str, str]:
     """For every commit that a release holds, the tag of the lowest such one: ``v1.2.3``, no candidates."""
     tips = {}
-    form = "--format=%(objecttype)%(*objecttype) %(refname:strip=2) %(objectname) %(*objectname)"
+    form = "--format=%(refname:strip=2) %(objectname) %(*objectname)"
     for line in git.says("for-each-ref", form, "refs/tags/v*").split("\n")[:-1]:
-        kind, name, sha, peeled = line.split(" ")
-        match = _RELEASE_TAG.fullmatch(name)
-        if match and kind in ("commit", "tagcommit"):
+        name, sha, peeled = line.split(" ")
+        if match := _RELEASE_TAG.fullmatch(name):
             tips[tuple(map(int, match.groups()))] = (name, peeled or sha)
     ordered = [tips[version] for version in sorted(tips)]
     if not ordered:

@@ -127,8 +127,6 @@ def _read(upstream: Upstream, folder: Path, theirs: _Theirs, place: str) -> Iter
     """Every path of the tree with its object, which is stored."""
     links: dict[str, bool] = {}
     for name in [*theirs.index, *theirs.untracked]:
-        if name.endswith("/"):
-            continue  # a repository within: no source of this one
         path = folder / name
         item = theirs.index.get(name)
         if item is not None and item.mode == "160000":
@@ -138,6 +136,7 @@ def _read(upstream: Upstream, folder: Path, theirs: _Theirs, place: str) -> Iter
             found = None if _through_link(folder, name, links) else path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             found = None
+        # A folder here is a repository within, which is no source of this one.
         if found is None or not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
             if item is not None and name in theirs.left_out:
                 if not upstream.objects.has(item.oid):

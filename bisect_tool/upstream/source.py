@@ -11,9 +11,11 @@ from bisect_tool.errors import UsageProblem
 from bisect_tool.upstream.git_calls import Git, without_credentials
 from bisect_tool.upstream.mirrors import Mirrors, is_address
 
+PROJECT = ("upstream", "origin")  # what a clone calls the repository that it is of
+_MAIN = ("main", "master")
 PUBLIC = "https://github.com/ml-explore/mlx"
-# Of a local repository: what its owner keeps, what came from the project, and pull requests.
-_BORROWED = ("refs/heads", "refs/tags", "refs/remotes/origin", "refs/pull/*/head")
+# Of a local repository: what its owner keeps, what came from elsewhere, and pull requests.
+_BORROWED = ("refs/heads", "refs/tags", "refs/remotes", "refs/pull/*/head")
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,11 @@ def references(source: Source) -> References:
     head = here.tries("symbolic-ref", "--quiet", "HEAD").out.strip()
     if not head:
         head = here.tries("rev-parse", "--verify", "--quiet", "HEAD").out.strip()
-    wanted = [links.get("refs/remotes/origin/HEAD", "")]
+    # With a fork as origin, the project itself is called upstream.
+    remotes = [f"refs/remotes/{name}" for name in PROJECT]
+    wanted = [links.get(f"{remote}/HEAD", "") for remote in remotes]
+    wanted += [f"{remote}/{name}" for remote in remotes for name in _MAIN]
     wanted += [head] if source.bare else []
-    for name in ("main", "master"):
-        wanted += [f"refs/remotes/origin/{name}", f"refs/heads/{name}"]
+    wanted += [f"refs/heads/{name}" for name in _MAIN]
     default = next((name for name in [*wanted, head, *shas] if name in shas), "")
     return References(shas, head, default)

@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 import pytest
+from recorded_machine import Script, mac, said
 
 from bisect_tool.building import walls_linux, walls_macos
 from bisect_tool.building.sandbox import Mode, Sandbox, Unwalled, Walls, choose, interpreter_paths, violation
@@ -31,7 +32,6 @@ from bisect_tool.errors import MachineTrouble, ToolMissing, UsageProblem
 from bisect_tool.host.linux import BUBBLEWRAP, BUBBLEWRAP_WAYS, Linux
 from bisect_tool.host.macos import MacOS
 from bisect_tool.process import Finished
-from tests.recorded_machine import Script, mac, said
 
 PYTHON = Path(sys.executable)
 SAFE = {"PATH": "/usr/local/bin:/usr/bin:/bin"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import psutil
 import pytest
 from cli_tool import COUNTING, UNWALLED, Tool, finish
 from fake_mlx import GOOD, make_wheel, wait_for
+from small_upstream import SmallUpstream
 
 from bisect_tool import process
 from bisect_tool.building import backend as backends
@@ -24,6 +26,7 @@ from bisect_tool.building.environment import find_interpreter
 from bisect_tool.building.provision import Provider
 from bisect_tool.building.sandbox import Mode, Unwalled, choose
 from bisect_tool.errors import UnknownRelease
+from bisect_tool.host.system import current
 from bisect_tool.measuring import ledger, repro
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="backend cpu has wheels on Linux")
@@ -43,6 +46,15 @@ def tool(wheels: Path, tmp_path: Path) -> Tool:
     for version in ("9.9.9", "9.9.8"):
         make_wheel(wheels, GOOD, version=version)
     return Tool(tmp_path / "builds", tmp_path)
+
+
+@pytest.fixture(scope="session")
+def walls() -> str:
+    """The name of this machine's walls."""
+    found = choose(Mode.AUTO)
+    if not found.walled:
+        pytest.skip(f"no walls here: {found.why}")
+    return found.name
 
 
 @pytest.fixture
@@ -533,6 +545,242 @@ def test_settings_of_an_arm_reach_that_arm_alone(tool: Tool) -> None:
     assert ended.code == 4, ended.err
     assert "MLX_SWITCH" not in json.loads((tool.cwd / "seen").read_text())
     assert json.loads((tool.cwd / "seen7").read_text())["MLX_SWITCH"] == "7"
+
+
+# --- walls ------------------------------------------------------------------------------------------
+
+PRYING = """
+import json, os, pathlib, sys
+import mlx.core
+def readable(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+seen = sum(b"s3cret-token" in readable(path) for path in pathlib.Path("/proc").glob("[0-9]*/environ"))
+data = float(pathlib.Path("beside.txt").read_text())
+kept = pathlib.Path.home() / "runs"
+runs = int(kept.read_text()) + 1 if kept.exists() else 1
+kept.write_text(str(runs))
+told = {"secrets": seen, "home secrets": os.path.exists("../user/.ssh/id"), "beside": data, "runs": runs}
+for name, value in told.items():
+    print(json.dumps({"metric": name, "value": int(value)}))
+"""
+
+
+@LINUX
+@pytest.mark.parametrize(
+    "options", [[], ["--sandbox", "require"], list(UNWALLED)], ids=["auto", "require", "off"]
+)
+def test_what_a_script_gets_within_walls_and_without(tool: Tool, walls: str, options: list[str]) -> None:
+    """Its own folder and a private home that stays; no secret, whether in a variable or in a file."""
+    (tool.cwd / "bench").mkdir()
+    (tool.cwd / "bench" / "beside.txt").write_text("7")
+    (tool.cwd / "bench" / "s.py").write_text(PRYING)
+    secret = tool.cwd / "user" / ".ssh" / "id"
+    secret.parent.mkdir(parents=True)
+    secret.touch()
+    ended = tool(
+        "repro", "9.9.9", "--backend", "cpu", "--rounds", "2", *options, "--script", "bench/s.py",
+        HOME=str(tool.cwd / "user"), GITHUB_TOKEN="s3cret-token",
+    )  # fmt: skip
+    assert ended.code == 4, ended.err
+    (session,) = tool.sessions()
+    told = [{m["metric"]: m["value"] for m in run["metrics"]} for run in session.of_kind("run")]
+    assert [each["runs"] for each in told] == list(range(1, len(told) + 1)), "the home stays"
+    assert {each["beside"] for each in told} == {7}
+    off = options == list(UNWALLED)
+    assert {each["home secrets"] for each in told} == {int(off)}
+    assert all((each["secrets"] > 0) == off for each in told), "not that of a process, either"
+    name = "none" if off else walls
+    assert session.header["plan"]["walls"] == name
+    assert f"- walls: {name}\n" in ended.out and f"- walls: {name}\n" in tool("report").out
+
+
+WRITING = """
+import sys
+try:
+    open("out.txt", "w")
+except OSError as problem:
+    print(problem, file=sys.stderr)
+    sys.exit(126)
+"""
+
+
+@LINUX
+def test_script_that_runs_into_a_wall_says_so(tool: Tool, walls: str) -> None:
+    assert walls
+    ended = tool("repro", "9.9.9", "--backend", "cpu", "--script", script(tool.cwd, WRITING))
+    assert ended.code == 1 and "Read-only file system: 'out.txt'" in ended.error()
+    assert not (tool.cwd / "out.txt").exists()
+
+
+HANGING = """
+import json, os, pathlib, time
+here = pathlib.Path.home() / "here"
+if not here.exists():
+    here.touch()
+    time.sleep(120)
+print(json.dumps({"metric": "t", "value": 1.5, "unit": "s"}))
+"""
+
+
+def running(mark: str) -> list[int]:
+    """Processes of this machine, inside walls or not, with a word on their command line."""
+    found = []
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if mark in each.cmdline() and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(each.pid)
+    return found
+
+
+@LINUX
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_walled_run_ends_with_the_tool(tool: Tool, walls: str, how: signal.Signals) -> None:
+    """Also with one that is killed hard: the walls fall in, and nothing is left for --resume to end."""
+    assert walls
+    mark = f"mark-of-{tool.cwd}"
+    command = ["repro", "9.9.9", "--backend", "cpu", "--rounds", "2", "--script", script(tool.cwd, HANGING)]
+    arguments = ["--", mark]
+    with tool.started(*command, *arguments) as process:
+        deadline = time.monotonic() + 60
+        while not list(tool.builds.glob("environments/9.9.9-*/home/here")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        assert len(running(mark)) > 1
+        process.send_signal(how)
+        ended = finish(process)
+    assert ended.code == (130 if how is signal.SIGINT else -9)
+    deadline = time.monotonic() + 20
+    while running(mark):
+        assert time.monotonic() < deadline, "it outlived the tool"
+        time.sleep(0.01)
+    other = tool("repro", "--resume", *command[1:], *UNWALLED, *arguments)
+    assert other.code == 2 and "no unfinished session" in other.error(), "without walls it is another session"
+    resumed = tool("repro", "--resume", *command[1:], *arguments)
+    assert resumed.code == 4, resumed.err
+    (session,) = tool.sessions()
+    assert session.ended and set(runs(session).values()) == {1}
+
+
+@LINUX
+def test_script_without_walls_needs_trust(tool: Tool) -> None:
+    """Where nothing can hold it back, the user has to say that it was read."""
+    command = ["repro", "9.9.9", "--backend", "cpu", "--rounds", "1", "--script", script(tool.cwd, METRIC)]
+    bare = {"PATH": str(tool.cwd / "empty")}  # bubblewrap is not on it, nor anything else
+    install = current().install("bubblewrap")
+    refused = tool(*command, **bare)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.error().startswith(
+        "error: s.py is not of this project and there are no walls: it would run "
+    )
+    assert f"(bubblewrap not found; {install})" in refused.error() and "--trust" in refused.error()
+    assert not tool.builds.exists(), "nothing was done"
+    required = tool(*command, "--sandbox", "require", "--trust", **bare)
+    assert (required.code, required.out) == (1, "")
+    assert required.error() == (
+        f"error: there are no walls for programs on this machine: bubblewrap not found; {install}"
+    )
+    assert not tool.builds.exists()
+    trusted = tool(*command, "--trust", **bare)
+    assert trusted.code == 4 and "- walls: none\n" in trusted.out, trusted.err
+
+
+@LINUX
+def test_canonical_repro_needs_no_trust(tool: Tool) -> None:
+    """It is of this project. That the fake MLX has nothing to measure comes later."""
+    ended = tool("repro", "9.9.9", "--backend", "cpu", "--sandbox", "off")
+    assert ended.code == 1 and "no walls" not in ended.err
+    assert [run["outcome"] for run in tool.sessions()[0].of_kind("run")] == ["failed", "failed"]
+
+
+@LINUX
+def test_options_of_builds_are_of_the_plan(tool: Tool, counting: list[str]) -> None:
+    """A session is gone on with by the same ones only."""
+    counts = tool.cwd / "counts"
+    (counts / "hang").write_text("2")
+    command = ["repro", "9.9.9", "--rounds", "2", "-D", "MLX_X=ON", *counting]
+    with tool.started(*command) as process:
+        wait_for(counts / "pid")
+        process.kill()
+    assert tool.sessions()[0].header["plan"]["options"] == {"MLX_X": "ON"}
+    other = ["repro", "--resume", "9.9.9", "--rounds", "2", "-D", "MLX_X=OFF", *counting]
+    assert tool(*other).code == 2
+    assert tool("repro", "--resume", *command[1:]).code == 4
+
+
+# --- commits ----------------------------------------------------------------------------------------
+
+COST = """
+import json
+import mlx.core as core
+print(json.dumps({"metric": "cost", "value": core.cost(), "unit": "1"}))
+"""
+
+
+@pytest.mark.real
+@LINUX
+def test_commits_are_built_and_measured(real: Tool, small_upstream: SmallUpstream, walls: str) -> None:
+    """Two that differ in nothing that is compiled, and a stranger's that cannot be built."""
+    commits = small_upstream.by_name
+    one, same = (commits[name].sha for name in ("readme", "array-dtype"))
+    mirrors = [word for mirror in small_upstream.mirrors for word in ("--mirror", mirror)]
+    command = [
+        "repro", one[:9], same[:9], "#18", "--backend", "cpu", "--rounds", "1", "--repo",
+        str(small_upstream.repo), *mirrors, "--script", script(real.cwd, COST),
+    ]  # fmt: skip
+    ended = real(*command)
+    assert ended.code == 1, ended.err
+    assert ended.error().startswith(f"error: mlx #18: #18 ({commits['pull-18'].sha[:9]}) does not ")
+    table = [row[1:3] for row in cells(ended.out) if row[0] == "cost"]
+    assert table == [[f"mlx {one[:9]}", "100.0"], [f"mlx {same[:9]}", "100.0"]]
+    (session,) = real.sessions()
+    arms = {line["arm"]: line for line in session.of_kind("arm")}
+    assert [line["sha"] for line in arms.values()] == [one, same]
+    assert [line["build"]["sha"] for line in arms.values()] == [one, one], "one build for both"
+    assert {line["build"]["walls"] for line in arms.values()} == {walls}
+    keys = [line["build"]["key"] for line in arms.values()]
+    for run in session.of_kind("run"):
+        arm = arms[run["arm"]]
+        assert (run["revision"]["sha"], run["revision"]["build"]) == (arm["sha"], arm["build"]["key"])
+    assert (
+        f"commit {same}, built here as {keys[1][:12]} (the build of {one[:9]}, which has the same"
+        in ended.out
+    )
+    assert f"- mlx {one[:9]}: commit {one}, built here as {keys[0][:12]} by " in ended.out
+    assert "- mlx #18 is missing: " in ended.out
+    assert ended.err.count("Made the environment of mlx") == 1
+    again = real(*command[:3], *command[4:])
+    assert again.code == 4 and "building" not in again.err and "Made" not in again.err, again.err
+
+
+def test_strangers_commit_without_walls_needs_trust(tool: Tool, small_upstream: SmallUpstream) -> None:
+    """Also for the canonical repro, which needs none by itself."""
+    repo = ["--backend", "cpu", "--repo", str(small_upstream.repo), "--sandbox", "off"]
+    ended = tool("repro", "#15", *repo)
+    assert (ended.code, ended.out) == (2, "")
+    sha = small_upstream.by_name["pull-15"].sha
+    assert f"#15 ({sha[:9]}) is not of the project's own branches and there are no walls" in ended.error()
+    assert "--trust" in ended.error() and not tool.sessions()
+    assert not list(tool.builds.glob("trees/*")) and not list(tool.builds.glob("environments/*"))
+
+
+@pytest.mark.parametrize(
+    ("revision", "says"),
+    [
+        ("no-such-branch", "no-such-branch"),
+        ("#9999", "9999"),
+        ("path:.", "."),
+        ("main,nonsense", "'nonsense' in 'main,nonsense' is not a setting"),
+    ],
+)
+def test_commit_that_is_not_there(
+    tool: Tool, small_upstream: SmallUpstream, revision: str, says: str
+) -> None:
+    ended = tool("repro", revision, "--backend", "cpu", "--repo", str(small_upstream.repo))
+    assert (ended.code, ended.out) == (2, "") and says in ended.error(), ended.err
+    assert not tool.sessions()
 
 
 # --- streams ----------------------------------------------------------------------------------------

@@ -394,6 +394,34 @@ for path in {[str(path) for path in paths]!r}:
         assert metrics == dict(zip(map(str, paths), seen, strict=True))
 
 
+def test_run_sees_what_its_arguments_name(
+    walled: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    data, model, near = (tmp_path / "user" / name for name in ("data.txt", "model", "near.txt"))
+    model.mkdir(parents=True)
+    for path in (data, model / "weights", near):
+        path.touch()
+    (tmp_path / "work").mkdir()
+    code = f"""
+import json, os
+for path in {[str(path) for path in (data, model / "weights", near)]!r}:
+    print(json.dumps({{"metric": path, "value": int(os.path.exists(path))}}))
+try:
+    open({str(data)!r}, "w")
+except OSError:
+    print(json.dumps({{"metric": "read-only", "value": 1}}))
+"""
+
+    def seen(*args: str) -> list[int]:
+        return [metric["value"] for metric in walled(code, *args, place=tmp_path / "work")["metrics"]]
+
+    long = "/" + "x" * 5000  # a name that the system has no patience for
+    assert seen() == [0, 0, 0, 1]
+    assert seen(str(data), f"--model={model}", "--x=1", long, str(tmp_path / "missing")) == [1, 1, 0, 1]
+    assert seen(str(tmp_path / "user"), f"--all={tmp_path}", "/") == [0, 0, 0, 1], "none opens the home"
+
+
 def test_run_cannot_reach_a_listening_socket(walled: Runner, free: Runner) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         code = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 5)"

@@ -7,6 +7,7 @@ Seven rounds count, one was discarded, one was kept although unsteady. Times are
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ HEADER: Line = {
         "backend": "metal",
         "python": "3.12.4",
         "env": {},
+        "walls": "sandbox-exec",
+        "options": {},
         "seed": 1948775056,
     },
     "settings": {"budget_s": 360.0, "width": 0.0075, "rounds": None, "timeout_s": 600.0},
@@ -153,7 +156,8 @@ def lines() -> list[Line]:
     found: list[Line] = [
         {
             "kind": "arm", "arm": arm, "release": arm, "backend": "metal", "mlx": arm, "python": "3.12.4",
-            "packages": {"mlx": arm}, "wheel_digest": digest * 8, "env": {}, "settings": {},
+            "packages": {"mlx": arm}, "wheel_digest": digest * 8, "env": {}, "settings": {}, "sha": "",
+            "build": {},
         }
         for arm, digest in zip(ARMS, ("fe900534", "8e001020"), strict=True)
     ]  # fmt: skip
@@ -171,6 +175,42 @@ def lines() -> list[Line]:
                 found.append({"kind": "unsteady", "round": number, "reason": reason})
     found.append({"kind": "end", "reason": "every interval is within ±0.75 %"})
     return found
+
+
+SHAS = {"v0.31.2": "1a2b3c4d5" + "0" * 31, "#3764": "548dd80e8" + "0" * 31}
+REMEDIES = [
+    {"name": "old CMake policies", "why": "a CMakeLists.txt asks for a CMake older than 3.5"},
+    {"name": "#include <cstdint>", "why": "a file uses it without including it"},
+]
+
+
+def commits() -> tuple[Line, list[Line]]:
+    """The same session, of commits that were built. The first needed remedies; the second has the files of an
+    earlier one, whose build it got."""
+    named = dict(zip(ARMS, SHAS, strict=True))
+    text = json.dumps([HEADER, *lines()])
+    for arm, name in named.items():
+        text = text.replace(f'"{arm}"', f'"{name}"')
+    header, *found = json.loads(text)
+    for line in found:
+        if line["kind"] != "arm":
+            continue
+        first = line["arm"] == "v0.31.2"
+        line |= {"release": "", "sha": SHAS[line["arm"]], "mlx": "0.31.2" if first else "0.32.0"}
+        line["build"] = {
+            "key": ("5f6e7d8c" if first else "9a8b7c6d") * 8,
+            "sha": line["sha"] if first else "aaaabbbbc" + "0" * 31,
+            "subject": "Faster quantized matvec",
+            "recipe": {
+                "requirements": ["cmake>=3.25", "setuptools>=80"],
+                "options": {"CMAKE_BUILD_TYPE": "Plain", "MLX_BUILD_METAL": "ON"},
+                "flags": "-include cstdint -O3 -DNDEBUG" if first else "-O3 -DNDEBUG",
+                "remedies": REMEDIES if first else [],
+            },
+            "toolchain": {"compiler": "Apple clang version 17.0.0 (clang-1700.0.13.5)", "Xcode": "26.1"},
+            "walls": "sandbox-exec",
+        }
+    return header, found
 
 
 def per_call(arms: tuple[str, ...] = ("0.31.2",), rounds: int = 3) -> list[Line]:
@@ -192,6 +232,7 @@ def golden_texts() -> dict[str, str]:
     return {
         "session.md": report.markdown(HEADER, lines()),
         "after_two_rounds.md": report.markdown(HEADER, early),
+        "commits.md": report.markdown(*commits()),
         "compat.txt": report.compat(per_call()),
     }
 

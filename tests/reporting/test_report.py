@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas
 import pytest
-from a_session import ARMS, DISCARDED, HEADER, Line, golden_texts, per_call, run_line
+from a_session import ARMS, DISCARDED, HEADER, Line, commits, golden_texts, per_call, run_line
 from a_session import lines as session_lines
 from test_text import cells
 
@@ -150,6 +150,58 @@ def test_settings_of_an_arm_are_shown() -> None:
     lines = session_lines()
     lines[0]["env"] = {"MLX_METAL_GPU_ARCH": "applegpu_g12s"}
     assert "Python 3.12.4, MLX_METAL_GPU_ARCH=applegpu_g12s\n" in environment.block(HEADER, lines)
+
+
+def of_arm(page: str, arm: str) -> str:
+    """What the block says of an arm."""
+    (found,) = [line for line in page.splitlines() if line.startswith(f"- mlx {arm}: ")]
+    return found
+
+
+def test_a_commit_is_told_with_all_that_its_build_took() -> None:
+    header, lines = commits()
+    page = environment.block(header, lines)
+    compiler = "Apple clang version 17.0.0 (clang-1700.0.13.5)"
+    assert of_arm(page, "v0.31.2") == (
+        f"- mlx v0.31.2: commit {'1a2b3c4d5' + '0' * 31}, built here as 5f6e7d8c5f6e by {compiler} "
+        "with -include cstdint -O3 -DNDEBUG, "
+        "with a remedy (old CMake policies: a CMakeLists.txt asks for a CMake older than 3.5; "
+        "#include <cstdint>: a file uses it without including it) "
+        "(metal), contents fe900534fe90, Python 3.12.4"
+    )
+    other = of_arm(page, "#3764")
+    assert "built here as 9a8b7c6d9a8b (the build of aaaabbbbc, which has the same files) by Apple" in other
+    assert other.startswith(f"- mlx #3764: commit {'548dd80e8' + '0' * 31}, ") and "remedy" not in other
+    assert "released" not in page
+
+
+def test_a_commit_and_a_release_side_by_side() -> None:
+    header, lines = commits()
+    mixed = [
+        line if line.get("arm") == "#3764" else theirs
+        for line, theirs in zip(lines, session_lines(), strict=True)
+    ]
+    page = environment.block(header, mixed)
+    assert "released wheel 0.31.2 (metal)" in of_arm(page, "0.31.2")
+    assert "built here" in of_arm(page, "#3764")
+
+
+def test_walls_are_told() -> None:
+    assert "\n- walls: sandbox-exec\n" in environment.block(HEADER, session_lines())
+    for walls in ("none", "bubblewrap 0.8.0"):
+        header = {**HEADER, "plan": {**HEADER["plan"], "walls": walls}}
+        assert f"\n- walls: {walls}\n" in environment.block(header, session_lines())
+
+
+def test_sessions_from_before_there_were_walls_and_commits() -> None:
+    """Their records say nothing of either, and are printed all the same."""
+    header, lines = copy.deepcopy(HEADER), session_lines()
+    del header["plan"]["walls"], header["plan"]["options"]
+    for line in lines:
+        for name in ("sha", "build"):
+            line.pop(name, None)
+    page = environment.block(header, lines)
+    assert "walls" not in page and page.count("released wheel") == 2
 
 
 def test_a_host_of_which_little_is_known() -> None:

@@ -15,6 +15,7 @@ from theirs import Repository, copied, environment
 
 from bisect_tool.errors import DiskFull, ToolMissing, UnknownRevision, UpstreamUnreachable, UsageProblem
 from bisect_tool.upstream.clone import Upstream
+from bisect_tool.upstream.git_calls import Said
 from bisect_tool.upstream.mirrors import Mirrors
 from bisect_tool.upstream.revision import Revision
 from bisect_tool.upstream.source import PUBLIC
@@ -173,6 +174,16 @@ def test_a_mirror_of_the_address_is_borrowed_from(theirs: Repository, tmp_path: 
         assert upstream.commit("main").sha == theirs.shas["tip"]
 
 
+def test_what_a_source_has_lost_is_left_out(theirs: Repository, tmp_path: Path) -> None:
+    theirs.put(".git/refs/heads/broken", f"{'1' * 40}\n")
+    theirs.put(".git/refs/heads/nonsense", "nonsense\n")
+    with Upstream.open(tmp_path / "builds", str(theirs.path)) as upstream:
+        assert upstream.commit("main").sha == theirs.shas["tip"]
+        assert upstream.trusted(theirs.shas["tip"])
+        with pytest.raises(UnknownRevision):
+            upstream.commit("broken")
+
+
 def test_sources_do_not_share_a_clone(theirs: Repository, tmp_path: Path) -> None:
     builds = tmp_path / "builds"
     other = tmp_path / "other" / "mlx"
@@ -247,6 +258,13 @@ def test_an_address_that_does_not_answer(tmp_path: Path, repo: str, monkeypatch:
     assert list((tmp_path / "builds" / "upstream").iterdir()) == []
 
 
+def test_what_git_says_is_passed_on_without_credentials() -> None:
+    said = Said(
+        128, "", "remote: hello\nfatal: unable to access 'https://me:secret@host/x/': refused\nmore\n"
+    )
+    assert said.reason() == "unable to access 'https://***@host/x/': refused"
+
+
 def test_what_would_run_a_program_is_no_address(tmp_path: Path) -> None:
     for repo in (
         f"ext::sh -c touch% {tmp_path}/ran",
@@ -294,6 +312,12 @@ def test_a_full_disk(theirs: Repository, small_disk: Path) -> None:
     with pytest.raises(DiskFull, match="free some space or name another folder"):
         Upstream.open(small_disk, f"file://{theirs.path}")
     assert list((small_disk / "upstream").iterdir()) == []
+    (small_disk / "locks").mkdir(exist_ok=True)
+    with pytest.raises(OSError, match="No space left"), (small_disk / "filler").open("wb") as filler:
+        while True:
+            filler.write(bytes(2**16))
+    with pytest.raises(DiskFull, match="free some space or name another folder"):
+        Upstream.open(small_disk, str(theirs.path))
     with pytest.raises(DiskFull, match="it takes 400 MiB and"):
         Upstream.open(small_disk, PUBLIC)  # said before anything is fetched
 

@@ -92,6 +92,28 @@ def test_of_two_commits_with_one_number_the_first_is_meant(theirs: Repository, t
         assert upstream.resolve(Revision.parse("#5")).commit.sha == theirs.shas["ops"]
 
 
+@pytest.mark.parametrize("form", ["work tree", "bare", "fork", "no HEAD"])
+def test_merged_is_what_the_default_branch_has(theirs: Repository, tmp_path: Path, form: str) -> None:
+    clone = Repository(tmp_path / "MLX Clone")
+    if form != "no HEAD":
+        theirs.git("branch", "-q", "-m", "main", "trunk")
+    theirs.git("clone", "-q", *(["--bare"] if form == "bare" else []), theirs.path, clone.path)
+    if form == "no HEAD":
+        clone.git("remote", "set-head", "origin", "--delete")
+        clone.git("checkout", "-q", "-b", "mine")
+    elif form == "fork":
+        clone.git("remote", "rename", "origin", "upstream")
+        clone.git("update-ref", "refs/remotes/origin/main", theirs.shas["initial"])
+        clone.git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main")
+        clone.git("checkout", "-q", "--detach", theirs.shas["initial"])
+        clone.git("branch", "-q", "-D", "trunk")
+    clone.git("branch", "-q", "-f", "main", theirs.shas["initial"])  # of that name, and not the one
+    with Upstream.open(tmp_path / "builds", str(clone.path)) as upstream:
+        assert upstream.resolve(Revision.parse("#8")).commit.sha == theirs.shas["tip"]
+        assert upstream.trusted(theirs.shas["tip"])
+        assert upstream.git_dir.name == upstream.git_dir.name.lower()
+
+
 @pytest.fixture
 def clone(theirs: Repository, tmp_path: Path) -> Repository:
     """A user's clone: it has no pull requests."""
@@ -114,6 +136,9 @@ def test_a_clone_without_it_is_fetched_for_from_the_public_repository(
     with Upstream.open(tmp_path / "builds", str(clone.path), offline=True) as upstream:  # it stays
         assert upstream.resolve(Revision.parse("#7")).commit.sha == theirs.shas["#7"]
     assert clone.git("for-each-ref", "refs/pull") == ""
+    clone.git("update-ref", "refs/pull/7/head", theirs.shas["ops"])  # what the source says itself goes first
+    with Upstream.open(tmp_path / "builds", str(clone.path), offline=True) as upstream:
+        assert upstream.resolve(Revision.parse("#7")).commit.sha == theirs.shas["ops"]
 
 
 def test_without_network_it_is_said_in_one_line(

@@ -165,6 +165,16 @@ def test_dates_without_a_commit(upstream: Upstream, name: str, says: str) -> Non
     assert says in caught.value.line()
 
 
+def test_a_day_ends_at_midnight(theirs: Repository, tmp_path: Path) -> None:
+    theirs.when = START + 19 * 86_400 + 43_199  # 2024-03-20 23:59:59 UTC
+    last = theirs.commit("Last", {}, days=1 / 86_400)
+    theirs.commit("First of the next day", {})
+    with Upstream.open(tmp_path / "builds", str(theirs.path)) as upstream:
+        assert upstream.commit("@2024-03-20").sha == last
+        assert upstream.commit("@2024-03-20T23:59").sha == theirs.shas["tip"]
+        assert upstream.commit("@2024-03-21").subject == "First of the next day"
+
+
 def test_a_date_after_the_last_fetch_is_looked_up(theirs: Repository, tmp_path: Path) -> None:
     builds, repo = tmp_path / "builds", f"file://{theirs.path}"
     Upstream.open(builds, repo).close()
@@ -210,13 +220,14 @@ def twins(theirs: Repository, kinds: tuple[str, str]) -> str:
 def test_an_ambiguous_sha(theirs: Repository, tmp_path: Path) -> None:
     start = twins(theirs, ("commit", "commit"))
     with Upstream.open(tmp_path / "builds", str(theirs.path)) as upstream:
-        for name in (start, f"{start}~1"):
+        for name in (start, f"{start}~1", start):
             with pytest.raises(UnknownRevision) as caught:
                 upstream.commit(name)
             line = caught.value.line()
             assert f"'{start}' is ambiguous" in line and "give more digits" in line
             found = re.findall(rf"({start}[0-9a-f]{{8}}) \(Twin \d+\)", line)
             assert len(found) == 2
+            upstream.fetch()  # it is said before and after
         assert upstream.commit(found[0]).sha.startswith(found[0])
 
 
@@ -224,6 +235,8 @@ def test_of_a_commit_and_a_file_the_commit_is_meant(theirs: Repository, tmp_path
     start = twins(theirs, ("commit", "blob"))
     with Upstream.open(tmp_path / "builds", str(theirs.path)) as upstream:
         assert upstream.commit(start).subject.startswith("Twin")
+        with pytest.raises(UnknownRevision, match=f"{start} has no such ancestor"):
+            upstream.commit(f"{start}~9")
 
 
 # -- history
@@ -317,6 +330,7 @@ def test_what_was_cloned_from_the_project_is_trusted_and_a_contributor_is_not(
     clone.git("fetch", "-q", theirs.path, "refs/pull/7/head:refs/remotes/someone/faster")
     with Upstream.open(tmp_path / "builds", str(clone.path)) as upstream:
         assert upstream.trusted(theirs.shas["tip"])
+        assert upstream.commit("someone/faster").sha == theirs.shas["#7"]
         assert not upstream.trusted(theirs.shas["#7"])
         assert upstream.commit("HEAD").sha == theirs.shas["kernel"]
         assert upstream.commit("origin/main").sha == theirs.shas["tip"]

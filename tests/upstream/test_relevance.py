@@ -230,6 +230,27 @@ def test_the_same_name_elsewhere_is_another_build() -> None:
     assert len(digests) == len(trees)
 
 
+def test_what_is_remembered_is_of_one_place_and_one_backend() -> None:
+    objects, memo = Objects(), dict[tuple[str, str, str], str]()
+    twins: Files = {
+        f"{folder}/{name}": ("100644", name)
+        for folder in ("mlx/backend/metal", "mlx/backend/cuda", "mlx/backend", "mlx", "python")
+        for name in ("x.h", "y.cpp")
+    }
+    digests = {}
+    for backend in BACKENDS:
+        digests[backend] = source_digest(objects.tree(twins), backend, objects.entries, memo)
+        assert digests[backend] == source_digest(objects.tree(twins), backend, objects.entries)
+    assert len(set(digests.values())) == 3  # the two CUDA ones read the same
+    # One folder at two places: what is remembered of the first must not stand for the second.
+    one: Files = {"mlx/backend/metal/x.cpp": ("100644", "x")}
+    both: Files = {**one, "python/x.cpp": ("100644", "x")}
+    first, second = (
+        source_digest(objects.tree(files), "cpu", objects.entries, memo) for files in (one, both)
+    )
+    assert first != second
+
+
 def test_distinct_builds_of_commits(tmp_path: Path) -> None:
     by_sha = {sha: name for name, sha in made_once().shas.items()}
     with Upstream.open(tmp_path / "builds", str(made_once().path)) as upstream:
