@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from bisect_tool.building.builder import Builder, Watcher
 from bisect_tool.building.environment import Environment, find_interpreter
 from bisect_tool.building.output import Step
 from bisect_tool.building.provision import Provided, Provider
-from bisect_tool.building.sandbox import Mode, Sandbox, choose
+from bisect_tool.building.sandbox import Mode, Sandbox, Walls, choose, interpreter_paths
 from bisect_tool.building.store import Store
 from bisect_tool.building.toolchain import Toolchain, detect
 from bisect_tool.upstream.mirrors import Mirrors
@@ -129,27 +128,37 @@ class Bench:
     def expect(self, name: str, environment: Environment) -> None:
         """The environment's MLX is the one that the commit says it is."""
         commit = self.commit(name)
-        version, cost, marker, _, _ = ask(environment).split("|")
+        version, cost, marker, _, _ = ask(environment, walled=bool(commit.attacks)).split("|")
         assert (version, int(cost), marker) == (commit.version, commit.cost, commit.marker)
         assert environment.mlx_version == commit.version
 
 
-def ask(environment: Environment) -> str:
-    """What the MLX of an environment answers, asked without walls."""
-    done = subprocess.run(
-        [environment.python, "-c", CORE], cwd=environment.root, capture_output=True, text=True, timeout=60
+def ask(environment: Environment, *, walled: bool = False) -> str:
+    """What the MLX of an environment answers."""
+    sandbox = choose(Mode.REQUIRE if walled else Mode.OFF)
+    python = environment.python
+    done = sandbox.run(
+        [python, "-c", CORE],
+        walls=Walls((environment.root, *interpreter_paths(python)), (), environment.root / "home"),
+        env={},
+        cwd=environment.root,
+        timeout_s=60,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.ok, done.stderr
     return done.stdout.strip()
 
 
 def running_below(folder: Path) -> list[str]:
-    """Command lines of processes that work in ``folder`` or name it, but for this one."""
+    """Command lines of processes that work in ``folder`` or name it, but for this one and the git that the
+    upstreams of this one read through."""
     found = []
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
-            if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+            ours = process.pid == os.getpid() or (
+                words[:2] == ["git", "cat-file"] and process.ppid() == os.getpid()
+            )
+            if not ours and process.status() != psutil.STATUS_ZOMBIE:
                 at = process.cwd()
                 if str(folder) in " ".join(words) or at.startswith(f"{folder}/"):
                     found.append(" ".join(words))

@@ -470,9 +470,8 @@ class _Progress:
 
 
 def _extra_flags(language: str, cache: CompileCache, recipe: Recipe) -> tuple[str, ...]:
-    """The recipe's are for C++ alone: they include its headers. nvcc knows few of a compiler's own."""
-    ours = tuple(f"-Xcompiler={flag}" for flag in cache.flags) if language == "CUDA" else cache.flags
-    return ours if language in ("C", "OBJC") else (*ours, *recipe.flags)
+    """The recipe's are for C++ alone: they include its headers, which a compiler of C does not find."""
+    return cache.flags if language in ("C", "OBJC") else (*cache.flags, *recipe.flags)
 
 
 def _source(asked: str) -> Source:

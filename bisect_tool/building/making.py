@@ -231,7 +231,7 @@ def check_import(job: Job, root: Path) -> str:
     if job.build and job.sandbox.walled:
         visible = (job.builds, *interpreter_paths(python))
         if stopped := violation(done, home=Path.home(), visible=visible):
-            job.remark(f"{job.subject} tried while it was imported: {stopped}; the walls held")
+            job.remark(f"{job.subject} was imported without what the walls stopped: {stopped}")
     return str(proof["mlx"])
 
 

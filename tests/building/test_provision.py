@@ -20,7 +20,7 @@ from fake_mlx import GOOD, make_wheel
 from small_builds import Bench, ask, gone_in_the_end, running_below, walls
 from small_upstream import START
 
-from bisect_tool.building import cmake_files, making
+from bisect_tool.building import cmake_files
 from bisect_tool.building.builder import _Task
 from bisect_tool.building.sandbox import Unwalled
 from bisect_tool.building.store import Store
@@ -55,7 +55,7 @@ def test_whatever_names_a_commit(bench: Bench) -> None:
         made = provider.provide(Revision.parse(text))
         assert made.environment.root == first.environment.root and not made.built
         assert bench.said[-1] == f"looking up {text}"
-    with pytest.raises(UnknownRevision, match="near it: v0.3.0"):
+    with pytest.raises(UnknownRevision, match=r"near it: v0\.3\.0"):
         provider.provide(Revision.parse("v0.3.00"))
 
 
@@ -360,8 +360,6 @@ def test_killed(moment: str, bench: Bench) -> None:
     assert made.built == (moment != "finish")
     bench.expect(name, made.environment)
     assert Store(bench.builds).verify(key) == ""
-    following = bench.provide("import-error-mended", anew=True)
-    bench.expect("import-error-mended", following.environment)
 
 
 @builds

@@ -38,7 +38,7 @@ def hostile(
     bench.share_downloads(monkeypatch)
     made = Bench(attacked, _hostile_builds)
     if not made.builds.exists():
-        made.provide("slow-down")  # what others build upon is there
+        made.provide("ops-speed")  # what others build upon is there
     monkeypatch.setenv("HOME", str(attacked.victim))
     monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
     monkeypatch.setenv("SSH_AUTH_SOCK", str(attacked.victim / "agent"))
@@ -46,7 +46,8 @@ def hostile(
     with attacked.listening() as heard, gone_in_the_end(made.builds):
         yield made
     assert attacked.traces() == []
-    assert [path for path in made.builds.rglob("*") if WAS_HERE in path.name] == []
+    planted = [path for path in made.builds.rglob("*") if WAS_HERE in path.name]
+    assert [path for path in planted if "home" not in path.parts] == [], "but in homes of their own"
     assert heard == []
     assert [line for line in running_below(made.builds) if LEFTOVER in line] == []
     for log in (made.builds / "logs").iterdir():
@@ -84,9 +85,9 @@ def outcomes(text: str, kind: str) -> dict[str, set[str]]:
     [
         ("pull-20", "reading .*/home/victim/.ssh/id_test"),
         ("pull-21", ""),
-        ("pull-22", "writing .*/home"),
+        ("pull-22", "(reading|writing) .*/home"),
         ("pull-23", "the network"),
-        ("pull-24", f"leaving processes behind: .*{LEFTOVER}"),
+        ("pull-24", "leaving processes behind: "),
         ("pull-25", "writing "),
     ],
     ids=["reads keys", "reads a token", "writes outside", "opens a socket", "stays", "plants"],
@@ -138,10 +139,10 @@ def test_memory(hostile: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_forks(hostile: Bench) -> None:
-    """A hundred processes that keep its output open: nobody waits for them."""
-    made = hostile.provide("pull-27")
-    hostile.expect("pull-27", made.environment)
-    assert made.build is not None and made.build.record["seconds"] < 60
+    """A hundred processes that keep its output open, for which CMake would wait: they are ended on time."""
+    with pytest.raises(BuildFailed) as caught:
+        hostile.provide("pull-27", timeout_s=8)
+    assert caught.value.failure == "time"
 
 
 def test_a_flood(hostile: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,327 +1,334 @@
-"""`bisect_tool build` and `repro` of commits, as a user starts them, on the small upstream."""
+"""`bisect_tool build` as a process, on the small upstream: what it prints, and what it says to bad input."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shutil
-import signal
 import subprocess
-import time
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
-from cli_tool import Ended, Tool, finish
-from small_builds import Bench, running_below, walls
-from small_upstream import TOKEN, make
+from cli_tool import Ended, Tool
+from fake_mlx import GOOD, make_wheel
+from small_builds import Bench, walls
 
 from bisect_tool.building.store import Store
 
-pytestmark = pytest.mark.builds
-SOMEONE = ("-c", "user.name=x", "-c", "user.email=x@y")
-SPIN = """
-import json, time
-import mlx.core as mx
-start = time.perf_counter()
-mx.spin(20000)
-print(json.dumps({"metric": "spin", "value": time.perf_counter() - start, "unit": "s"}))
-"""
+builds = pytest.mark.builds
+LATE = "slow-down"
+
+
+@dataclass(frozen=True)
+class Build:
+    """Starts ``bisect_tool build`` with a configuration file that names the small upstream."""
+
+    tool: Tool
+    config: Path
+
+    def __call__(self, *words: str, **env: str) -> Ended:
+        return self.tool("build", *words, BISECT_TOOL_CONFIG=str(self.config), **env)
 
 
 @pytest.fixture
-def options(bench: Bench) -> list[str]:
-    words = ["--repo", str(bench.upstream.repo), "--backend", "cpu"]
-    for mirror in bench.upstream.mirrors:
-        words += ["--mirror", mirror]
-    return words
+def build(bench: Bench, tmp_path: Path) -> Build:
+    config = tmp_path / "config.toml"
+    pairs = (mirror.split("=", 1) for mirror in bench.upstream.mirrors)
+    lines = [f'repo = "{bench.upstream.repo}"', 'backend = "cpu"', "[mirrors]"]
+    config.write_text("\n".join([*lines, *(f'"{prefix}" = "{path}"' for prefix, path in pairs), ""]))
+    return Build(Tool(bench.builds, tmp_path), config)
 
 
 @pytest.fixture
-def tool(bench: Bench, tmp_path: Path) -> Tool:
-    return Tool(bench.builds, tmp_path)
+def elsewhere(build: Build, tmp_path: Path) -> Build:
+    """With a folder of builds of its own, empty."""
+    return Build(Tool(tmp_path / "builds", tmp_path), build.config)
 
 
-@pytest.fixture
-def fresh(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
-    """With a folder of builds of its own."""
-    bench.beside(tmp_path / "builds", monkeypatch)
-    return Tool(tmp_path / "builds", tmp_path)
+def row(ended: Ended, text: str) -> list[str]:
+    """The cells of the table's row of a revision."""
+    (line,) = [line for line in ended.out.splitlines() if line.startswith(text + " ")]
+    return re.split(r"  +", line)
 
 
-def rows(done: Ended) -> list[dict[str, object]]:
+# ---- building ---------------------------------------------------------------------------------------------
+
+
+@builds
+def test_a_table_of_what_was_built(build: Build, bench: Bench) -> None:
+    for name in ("bump-0.3.0", "bump-0.1.0"):
+        bench.forget(bench.key(name))
+    done = build("v0.3.0", "v0.1.0", "v0.3.0")
     assert done.code == 0, done.err
-    return list(json.loads(done.out)["builds"])
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["revision", "commit", "state", "build", "environment"]
+    key = bench.key("bump-0.3.0")
+    cells = re.split(r"  +", lines[1])
+    assert cells[:2] == ["v0.3.0", bench.commit("bump-0.3.0").sha[:9]]
+    assert re.fullmatch(r"built in \d+ s", cells[2])
+    assert cells[3] == key[:12] and Path(cells[4]).name == f"built-{key[:16]}"
+    assert re.fullmatch(r"built in \d+ s with old CMake policies", re.split(r"  +", lines[2])[2])
+    assert re.split(r"  +", lines[3])[2] == "in the store"
+    # What one watches, line by line where there is no terminal.
+    assert re.search(r"^looking up v0\.3\.0$", done.err, re.MULTILINE)
+    assert re.search(r"^\[\d+/\d+\] \w+\.cpp(, \d+ s left)?$", done.err, re.MULTILINE)
+    assert re.search(r"^importing v0\.1\.0 \(\w{9}\)$", done.err, re.MULTILINE)
+    assert "old CMake policies: a CMakeLists.txt asks for a CMake older than 3.5" in done.err
 
 
-# --- what it makes ----------------------------------------------------------------------------------
+@builds
+def test_data(build: Build, bench: Bench) -> None:
+    done = build("v0.3.0", "--json", "--quiet")
+    assert (done.code, done.err) == (0, "")
+    said = json.loads(done.out)
+    (made,) = said["builds"]
+    commit = bench.commit("bump-0.3.0")
+    assert said["schema"] == 1
+    assert (made["revision"], made["sha"], made["subject"]) == ("v0.3.0", commit.sha, commit.subject)
+    assert (made["mlx"], made["build"]) == ("0.3.0", bench.key("bump-0.3.0"))
+    assert made["wheel_bytes"] > 1000 and made["seconds"] > 0 and made["remedies"] == []
+    core = "import mlx.core as c; print(c.cost())"
+    ran = subprocess.run(
+        [made["python"], "-c", core], capture_output=True, text=True, cwd=made["environment"]
+    )
+    assert ran.stdout == f"{commit.cost}\n"
+    again = json.loads(build("v0.3.0", "--json", "-q", "--offline").out)["builds"][0]
+    assert again == made | {"built": False}
 
 
-def test_builds_names_of_every_kind(tool: Tool, bench: Bench, options: list[str]) -> None:
-    slow = bench.commit("slow-down")
-    names = ["v0.3.0", slow.sha[:7], "main~2", "#12", "#15", "#15/head", "next"]
-    found = rows(tool("build", *names, *options, "--json"))
-    assert [row["revision"] for row in found] == names
-    assert found[0]["sha"] == bench.commit("bump-0.3.0").sha and found[0]["mlx"] == "0.3.0"
-    assert found[1]["sha"] == slow.sha and found[1]["subject"] == slow.subject
-    assert found[2]["sha"] == bench.upstream.main[-3].sha
-    assert found[3]["sha"] == bench.commit("ops-fuse").sha, "merged: what landed"
-    assert found[4]["sha"] == found[5]["sha"] == bench.commit("pull-15").sha
-    assert found[4]["build"] == found[5]["build"] and not found[5]["built"]
-    for row in found:
-        done = subprocess.run(
-            [str(row["python"]), "-c", "import mlx.core as c; print(c.cost())"],
-            capture_output=True, text=True, cwd="/", timeout=60, check=True,
-        )  # fmt: skip
-        wanted = next(c for c in bench.upstream.commits if c.sha == row["sha"])
-        assert int(done.stdout) == wanted.cost
-
-
-def test_a_tree_of_ones_own_with_its_changes(
-    tool: Tool, bench: Bench, options: list[str], tmp_path: Path
-) -> None:
-    mine = tmp_path / "mine"
-    subprocess.run(["git", "clone", "-q", bench.upstream.repo, mine], check=True)
-    file = mine / "mlx/backend/cpu/quantized.cpp"
-    file.write_text(re.sub(r"rounds = \d+", "rounds = 77", file.read_text()))
-    before = {path: path.stat().st_mtime_ns for path in mine.rglob("*")}
-    row = rows(tool("build", "path:mine", *options, "--json"))[0]
-    done = subprocess.run(
-        [str(row["python"]), "-c", "import mlx.core as c; print(c.cost())"],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert done.stdout.strip() == "77"
-    assert {path: path.stat().st_mtime_ns for path in mine.rglob("*")} == before, "never written to"
-
-
-def test_a_range_and_its_plan(tool: Tool, bench: Bench, options: list[str]) -> None:
-    plan = tool("build", "v0.1.0..v0.3.0", *options, "--dry-run", "--json")
-    assert plan.code == 0, plan.err
-    told = json.loads(plan.out)
-    names = [commit.name for commit in bench.upstream.main]
-    assert told["commits"] == names.index("bump-0.3.0") - names.index("bump-0.1.0")
-    counts = {row["backend"]: row["builds"] for row in told["backends"]}
-    assert counts["cpu"] < counts["metal"] <= told["commits"] and counts.keys() == {"metal", "cpu", "cuda"}
-    text = tool("build", "v0.1.0..v0.3.0", *options, "--dry-run").out
-    assert f"{told['commits']} commits" in text and re.search(rf"cpu +{counts['cpu']}\b", text)
-    two = f"{bench.commit('docs-typo').sha}~1..{bench.commit('slow-down').sha}"
-    found = rows(tool("build", two, *options, "--json"))
-    assert [row["sha"] for row in found] == [bench.commit(n).sha for n in ("docs-typo", "slow-down")]
-
-
-def test_says_what_it_does_and_once_it_is_there_nothing_is_built(
-    fresh: Tool, bench: Bench, options: list[str]
-) -> None:
-    sha = bench.commit("slow-down").sha
-    done = fresh("build", sha, *options)
-    assert done.code == 0, done.err
-    assert f"building {sha[:9]}" in done.err and re.search(r"\[\d+/\d+\] \w+\.cpp", done.err)
-    assert re.search(rf"{sha[:9]} +built in \d+ s", done.out)
-    again = fresh("build", sha, *options, "--offline")
-    assert "in the store" in again.out and "building" not in again.err
-    shutil.rmtree(fresh.builds / "environments")
-    start = time.monotonic()
-    assert "in the store" in fresh("build", sha, *options, "--offline").out
-    assert time.monotonic() - start < 20, "made from the wheel again"
-
-
-def test_repro_measures_commits_and_says_which(
-    tool: Tool, bench: Bench, options: list[str], tmp_path: Path
-) -> None:
-    walls()
-    (tmp_path / "spin.py").write_text(SPIN)
-    slow, before = bench.commit("slow-down"), bench.commit("docs-typo")
-    done = tool("repro", before.sha[:9], slow.sha[:9], "--script", "spin.py", "--rounds", "6", *options)
-    assert done.code == 0, done.err
-    assert f"commit {slow.sha}, built here as" in done.out and "-O3 -DNDEBUG" in done.out
-    lines = tool.sessions()[0].lines
-    arms = [line for line in lines if line["kind"] == "arm"]
-    assert [arm["sha"] for arm in arms] == [before.sha, slow.sha]
-    medians = []
-    for arm in arms:
-        values = [r["metrics"][0]["value"] for r in lines if r["kind"] == "run" and r["arm"] == arm["arm"]]
-        medians.append(sorted(values)[len(values) // 2])
-    # The commit makes 140 rounds of 100; the machine may be busy.
-    assert medians[1] / medians[0] == pytest.approx(1.4, rel=0.15)
-
-
-def test_remedies_are_told(tool: Tool, options: list[str]) -> None:
-    done = tool("build", "v0.1.0", *options)
-    assert done.code == 0, done.err
-    assert "with old CMake policies" in done.out
-
-
-# --- what goes wrong --------------------------------------------------------------------------------
-
-
-def test_those_that_fail_do_not_stop_the_others(tool: Tool, bench: Bench, options: list[str]) -> None:
-    broken, good = bench.commit("no-compile").sha, bench.commit("slow-down").sha
-    done = tool("build", broken, good, *options)
+@builds
+def test_a_range_goes_on_after_one_that_fails(build: Build, bench: Bench) -> None:
+    first, last = bench.commit("common-load"), bench.commit("no-link-mended")
+    bench.forget(bench.key("no-link-mended"))
+    names = ("no-link", "no-link-mended", "common-load")
+    done = build(f"{bench.commit('metal-fences').sha[:10]}..{first.sha[:10]}")
     assert done.code == 1
-    line = (
-        done.error()
-        if done.err.rstrip().splitlines()[-1].startswith("error:")
-        else next(line for line in done.err.splitlines() if line.startswith("error:"))
-    )
-    assert f"{broken[:9]} does not compile" in line and "binary.cpp" in line
-    log = Path(line.rpartition("(log: ")[2].rstrip(")"))
-    assert "FAILED:" in log.read_text()
-    assert "failed: compile" in done.out and good[:9] in done.out
-    told = json.loads(tool("build", broken, *options, "--json").out)["builds"][0]
-    assert told["failure"] == "compile" and "does not compile" in told["error"]
+    assert [line.split()[0] for line in done.out.splitlines()[1:]] == [
+        bench.commit(name).sha[:9] for name in names
+    ]
+    assert "failed: link" in row(done, bench.commit("no-link").sha[:9])[1:]
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert re.search(r"does not link: .*undefined.*missing_kernel.*\(log: \S+\)$", errors[0], re.IGNORECASE)
+    assert "missing_kernel" in done.err.partition("error: ")[0], "its last lines stand above"
+    log = Path(errors[0].rpartition("log: ")[2].rstrip(")"))
+    assert log.is_file()
+    data = json.loads(build(bench.commit("no-link").sha, last.sha, "--json", "-q").out)["builds"]
+    assert [(each.get("failure"), "error" in each) for each in data] == [("link", True), (None, False)]
 
 
-BAD: list[tuple[list[str], int, str]] = [
-    (["mian"], 2, "near it: main"),
-    (["v0.3"], 2, "near it: v0.3.0"),
-    (["#99", "--offline"], 2, "pull request #99"),
-    (["path:."], 2, "is no MLX tree"),
-    (["path:nowhere"], 2, "nowhere"),
-    (["main", "-D", "nonsense"], 2, "write it as -D NAME=VALUE"),
-    (["main", "--mirror", "https://x.example=/no/such/place"], 2, "/no/such/place"),
-    (["main", "--repo", "/no/such/repository"], 2, "/no/such/repository"),
-    (["v0.3.0..v0.1.0"], 2, "v0.1.0..v0.3.0"),
-    (["main", "--jobs", "0"], 2, "jobs"),
-]
-
-
-@pytest.mark.parametrize(("words", "code", "says"), BAD, ids=lambda value: str(value)[:30])
-def test_bad_input_is_one_line(
-    words: list[str], code: int, says: str, tool: Tool, options: list[str]
-) -> None:
-    done = tool("build", *([*options, *words] if "--repo" not in words else words))
-    assert done.code == code, done.err
-    lines = [line for line in done.err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1 and says in lines[0] and "Traceback" not in done.err
-
-
-def test_an_ambiguous_sha(tool: Tool, bench: Bench, tmp_path: Path) -> None:
-    """Four digits are enough for git, and sixty-five thousand of them are soon shared."""
-    repo = tmp_path / "many"
-    subprocess.run(["git", "clone", "-q", bench.upstream.repo, repo], check=True)
-    shas: dict[str, str] = {}
-    tree = f"{bench.upstream.main[-1].sha}^{{tree}}"
-    for number in range(2000):
-        made = subprocess.run(
-            ["git", "-C", repo, *SOMEONE, "commit-tree", tree, "-m", str(number)],
-            capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
-        if made[:4] in shas:
-            break
-        shas[made[:4]] = made
-    for sha in (shas[made[:4]], made):
-        subprocess.run(["git", "-C", repo, "tag", f"t{sha}", sha], check=True)
-    done = tool("build", made[:4], "--repo", str(repo), "--backend", "cpu")
-    assert done.code == 2 and made[:9] in done.err and shas[made[:4]][:9] in done.err
-
-
-def test_a_shallow_clone_is_refused(tool: Tool, bench: Bench, tmp_path: Path) -> None:
-    shallow = tmp_path / "shallow"
-    subprocess.run(
-        ["git", "clone", "-q", "--depth", "2", f"file://{bench.upstream.repo}", shallow], check=True
-    )
-    done = tool("build", "main", "--repo", str(shallow), "--backend", "cpu")
-    assert done.code != 0 and "--unshallow" in done.error()
-
-
-def test_no_compiler(tool: Tool, options: list[str], tmp_path: Path) -> None:
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for name in ("git", "bwrap", "sh", "env", "uname"):
-        if found := shutil.which(name):
-            (programs / name).symlink_to(found)
-    done = tool("build", "main", *options, PATH=str(programs))
-    assert done.code == 1 and "compiler" in done.err and "install" in done.err
-
-
-def test_builds_that_cannot_be_written(options: list[str], tmp_path: Path) -> None:
-    file = tmp_path / "a file"
-    file.write_text("")
-    done = Tool(file / "builds", tmp_path)("build", "main", *options)
-    assert done.code != 0 and len([x for x in done.err.splitlines() if x.startswith("error:")]) == 1
-
-
-# --- strangers ----------------------------------------------------------------------------------------
-
-
-def test_a_strangers_commit_is_not_built_without_walls(fresh: Tool, options: list[str]) -> None:
-    done = fresh("build", "#15", *options, "--sandbox", "off")
-    assert done.code == 2
-    assert "a stranger's code with all your rights" in done.err and "--trust" in done.err
-    assert Store(fresh.builds).stored() == []
-    assert not (fresh.builds / "trees").exists()
-    assert fresh("build", "#15", *options, "--sandbox", "off", "--trust").code == 0
-
-
-def test_a_strangers_commit_meets_walls(
-    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """#16 reads a key, prints a token, writes elsewhere, calls out, stays behind and plants files: at
-    setup.py, at configure and at import."""
-    walls()
-    hostile = make(tmp_path / "upstream")
-    bench.beside(tmp_path / "builds", monkeypatch)
-    words = ["build", "#16", "--repo", str(hostile.repo), "--backend", "cpu"]
-    for mirror in hostile.mirrors:
-        words += ["--mirror", mirror]
-    tool = Tool(tmp_path / "builds", tmp_path)
-    with hostile.listening() as heard:
-        done = tool(*words, HOME=str(hostile.victim), GITHUB_TOKEN=TOKEN)
-    log = "".join(path.read_text(errors="replace") for path in tool.builds.glob("logs/*.log"))
+@builds
+def test_a_tree_of_ones_own(build: Build, bench: Bench, tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "-q", str(bench.upstream.repo), str(tmp_path / "mlx")], check=True)
+    quantized = tmp_path / "mlx" / "mlx" / "backend" / "cpu" / "quantized.cpp"
+    quantized.write_text(re.sub(r"int rounds = \d+;", "int rounds = 11;", quantized.read_text()))
+    done = build("path:mlx", "--json")
     assert done.code == 0, done.err
-    # That a process was started is no harm: none is left.
-    assert "attack" in log and set(re.findall(r"attack (\S+) at \w+: done", log)) == {"leave-process"}
-    for stage in ("built", "imported"):
-        assert re.search(rf"tried while it was {stage}: the network, .*; the walls held", done.err)
-    assert "small-upstream-secret" not in log + done.out + done.err
-    assert list(heard) == []
-    assert hostile.traces(hostile.folder, tool.builds, hostile.victim) == []
-    assert running_below(tool.builds) == []
+    assert "path:mlx" in json.loads(done.out)["builds"][0]["revision"]
+    python = json.loads(done.out)["builds"][0]["python"]
+    core = [python, "-c", "import mlx.core as c; print(c.cost())"]
+    assert subprocess.run(core, capture_output=True, text=True, cwd="/").stdout == "11\n"
+    assert "with changes in 1 file" in done.err
 
 
-def test_a_wall_that_ends_a_build_is_named(
-    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@builds
+def test_a_release(build: Build, wheels: Path, tmp_path: Path) -> None:
+    make_wheel(wheels, GOOD)
+    done = build("9.9.9", BISECT_TOOL_BUILDS=str(tmp_path / "builds"))
+    assert done.code == 0, done.err
+    assert "released wheel" in row(done, "9.9.9")
+    data = json.loads(build("9.9.9", "--json", "-q", BISECT_TOOL_BUILDS=str(tmp_path / "builds")).out)
+    assert data["builds"][0]["sha"] is data["builds"][0]["build"] is None
+    assert data["builds"][0]["mlx"] == "9.9.9"
+
+
+@builds
+def test_own_options(build: Build, bench: Bench) -> None:
+    done = build(
+        bench.commit(LATE).sha, "-D", "OWN=1", "-D", "CMAKE_SHARED_LINKER_FLAGS=-Wl,-x", "--json", "-q"
+    )
+    assert done.code == 0, done.err
+    key = json.loads(done.out)["builds"][0]["build"]
+    assert key != bench.key(LATE)
+    options = Store(bench.builds).look(key).record["recipe"]["options"]
+    assert (options["OWN"], options["CMAKE_SHARED_LINKER_FLAGS"]) == ("1", "-Wl,-x")
+
+
+@builds
+def test_a_stranger(build: Build, bench: Bench) -> None:
+    """Within walls it is built; without them it takes a word."""
+    refused = build("#15", "--sandbox", "off")
+    assert refused.code == 2
+    line = next(line for line in refused.err.splitlines() if line.startswith("error: "))
+    assert "runs a stranger's code with all your rights: your files, keys and network" in line
+    assert "--trust" in line
+    trusted = build("#15", "--sandbox", "off", "--trust", "-q")
+    assert trusted.code == 0, trusted.err
     walls()
-    hostile = make(tmp_path / "upstream")
-    bench.beside(tmp_path / "builds", monkeypatch)
-    words = ["build", "#29", "--repo", str(hostile.repo), "--backend", "cpu"]
-    for mirror in hostile.mirrors:
-        words += ["--mirror", mirror]
-    done = Tool(tmp_path / "builds", tmp_path)(*words, HOME=str(hostile.victim))
-    assert done.code == 1 and "tries what the walls do not allow: reading" in done.err
+    bench.forget(bench.key("pull-15"))
+    within = build("#15", "--sandbox", "require", "-q")
+    assert within.code == 0 and row(within, "#15")[2].startswith("built in ")
 
 
-# --- several at once, and killed ------------------------------------------------------------------------
+# ---- a plan -----------------------------------------------------------------------------------------------
 
 
-def test_two_at_once_build_once(fresh: Tool, bench: Bench, options: list[str]) -> None:
-    sha = bench.commit("slow-down").sha
-    with fresh.started("build", sha, *options) as one, fresh.started("build", sha, *options) as two:
-        ends = [finish(one), finish(two)]
-    assert [end.code for end in ends] == [0, 0], [end.err for end in ends]
-    assert sorted("built in" in end.out for end in ends) == [False, True]
-    assert sum("waiting for another bisect_tool to finish" in end.err for end in ends) == 1
-    assert len(Store(fresh.builds).stored()) == 1
+def test_a_plan(build: Build, bench: Bench) -> None:
+    before = sorted(path.name for path in (bench.builds / "environments").glob("*"))
+    done = build("v0.2.0..v0.3.0", "v0.3.0", "0.32.4", "--dry-run")
+    assert done.code == 0, done.err
+    main = [commit.name for commit in bench.upstream.main]
+    between = bench.upstream.main[main.index("bump-0.2.0") + 1 : main.index("bump-0.3.0") + 1]
+    lines = done.out.splitlines()
+    assert lines[0] == "0.32.4: released, nothing to build"
+    assert lines[1].startswith(f"{len(between) + 1} commits; those that differ in nothing that a backend")
+    told = {line.split()[0]: line.split()[1] for line in lines[3:]}
+    cpu = {bench.key(commit.name) for commit in between}
+    assert told["cpu"] == str(len(cpu)) and told.keys() == {"cpu", "metal", "cuda"}
+    assert sorted(path.name for path in (bench.builds / "environments").glob("*")) == before
 
 
-@pytest.mark.parametrize("moment", ["fetching", "compiling", "importing"])
-def test_killed_hard_it_leaves_nothing_that_is_taken_for_whole(
-    moment: str, fresh: Tool, bench: Bench, options: list[str]
-) -> None:
-    sha = bench.commit("slow-down").sha
-    sign = {"fetching": "making a build environment", "compiling": "[3/", "importing": "importing"}[moment]
-    with fresh.started("build", sha, *options) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if sign in line:
-                break
-        psutil.Process(process.pid).send_signal(signal.SIGKILL)
-        process.wait()
-    deadline = time.monotonic() + 20
-    while running_below(fresh.builds / "trees") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    if "bubblewrap" in str(bench.provider().sandbox.name):
-        assert running_below(fresh.builds / "trees") == []
-    found = rows(fresh("build", sha, *options, "--json"))
-    assert found[0]["sha"] == sha and Store(fresh.builds).verify(str(found[0]["build"])) == ""
+@builds
+def test_a_plan_as_data(build: Build, bench: Bench) -> None:
+    bench.provide(LATE)
+    plan = json.loads(build(bench.commit(LATE).sha, "main~0", "--dry-run", "--json").out)
+    assert (plan["schema"], plan["commits"], plan["releases"], plan["backend"]) == (1, 2, [], "cpu")
+    rows = {each["backend"]: each for each in plan["backends"]}
+    assert rows["cpu"]["builds"] == 2 and rows["cpu"]["in_store"] >= 1
+    assert "in_store" not in rows["metal"]
+
+
+def test_a_plan_starts_nothing(elsewhere: Build) -> None:
+    done = elsewhere("main~3..main", "--dry-run")
+    assert done.code == 0, done.err
+    made = {path.name for path in elsewhere.tool.builds.iterdir()}
+    assert made <= {"upstream", "locks"}
+
+
+# ---- bad input --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["v0.3.00"], r"'v0\.3\.00' is not a commit, tag or branch of \S+; near it: v0\.3\.0"),
+        (["mian"], r"'mian' is not a commit, .*near it: main"),
+        (["#999", "--offline"], r"pull request #999 is not in \S+.*refs/pull/999/head"),
+        (["path:."], r"'path:\.' is no MLX tree: .* has no setup\.py, no CMakeLists\.txt, no mlx; "),
+        (["path:"], r"'path:' names no folder"),
+        (["."], r"for that folder write path:\."),
+        (["main..v0.1.0"], r"'main\.\.v0\.1\.0' is empty: .*write v0\.1\.0\.\.main"),
+        (["main..nowhere"], r"'nowhere' is not a commit"),
+        (["main", "-D", "nonsense"], r"-D 'nonsense' is no CMake cache entry; write it as -D NAME=VALUE"),
+        (["main", "--mirror", "https://a=/no/where"], r"leads nowhere: there is no /no/where"),
+        (["main", "--mirror", "x"], r"--mirror 'x' is not PREFIX=PATH"),
+        (["main", "--repo", "/no/where"], r"there is no repository at '/no/where'"),
+        (["main", "-j", "0"], r"Invalid value for '--jobs'"),
+        (["main", "--build-timeout", "soon"], r"'soon' is no duration"),
+        (["main", "--backend", "tpu"], r"Invalid value for '--backend'"),
+        ([], r"Missing argument 'REVISION\|A\.\.B\.\.\.'"),
+    ],
+)
+def test_bad_input(words: list[str], said: str, build: Build) -> None:
+    done = build(*words, "--quiet")
+    assert done.code == 2, done.err
+    assert "Traceback" not in done.err
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert re.search(said, line), line
+
+
+def test_an_ambiguous_sha(build: Build, bench: Bench, tmp_path: Path) -> None:
+    """Both are named."""
+    head = bench.upstream.main[-1].sha
+    clone = ["git", "--git-dir", str(tmp_path / "clone")]
+    subprocess.run(["git", "clone", "-q", "--bare", str(bench.upstream.repo), clone[2]], check=True)
+    show = subprocess.run([*clone, "cat-file", "commit", head], check=True, capture_output=True).stdout
+    for number in range(10**7):
+        twin = show + b"%d\n" % number
+        sha = hashlib.sha1(b"commit %d\0" % len(twin) + twin).hexdigest()
+        if sha[:4] == head[:4]:
+            break
+    subprocess.run([*clone, "hash-object", "-w", "-t", "commit", "--stdin"], input=twin, check=True)
+    subprocess.run([*clone, "update-ref", "refs/heads/twin", sha], check=True)
+    done = build(head[:4], "-q", "--repo", clone[2])
+    assert done.code == 2
+    line = next(line for line in done.err.splitlines() if line.startswith("error: "))
+    assert head[:9] in line and sha[:9] in line
+    assert build(head[:12], "-q", "--repo", clone[2], "--dry-run").code == 0
+
+
+def test_a_shallow_clone(build: Build, bench: Bench, tmp_path: Path) -> None:
+    address = f"file://{bench.upstream.repo}"
+    subprocess.run(["git", "clone", "-q", "--depth", "2", address, str(tmp_path / "shallow")], check=True)
+    done = build("main", "--repo", str(tmp_path / "shallow"), "-q")
+    assert done.code != 0 and "git" in done.err and "fetch --unshallow" in done.err
+
+
+def test_no_compiler(build: Build, bench: Bench, tmp_path: Path) -> None:
+    """All that is on PATH but compilers."""
+    for folder in ("/usr/local/bin", "/usr/bin", "/bin"):
+        for path in Path(folder).iterdir() if Path(folder).is_dir() else ():
+            place = tmp_path / "bin" / path.name
+            place.parent.mkdir(exist_ok=True)
+            if not re.search(r"\+\+|^(g?cc|clang)", path.name) and not place.exists():
+                place.symlink_to(path)
+    if sys.platform == "darwin":
+        pytest.skip("xcrun finds one without PATH")
+    done = build(bench.commit("ops-fuse").sha, "-q", PATH=str(tmp_path / "bin"), CXX="")
+    assert done.code == 1
+    line = next(line for line in done.err.splitlines() if line.startswith("error: "))
+    assert re.match(
+        r"error: a cpu build needs a compiler: no C\+\+ compiler found; get it with: .*g\+\+", line
+    )
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A file system that cannot be written."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting takes root on Linux")
+    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_file_system_that_cannot_be_written(build: Build, read_only: Path) -> None:
+    done = build("main", "-q", BISECT_TOOL_BUILDS=str(read_only / "builds"))
+    assert done.code == 1
+    line = next(line for line in done.err.splitlines() if line.startswith("error: "))
+    assert "Read-only file system" in line and "--builds DIR" in line
+
+
+def test_a_full_disk(build: Build, small_disk: Path) -> None:
+    done = build("main", "-q", BISECT_TOOL_BUILDS=str(small_disk / "builds"))
+    assert done.code == 1
+    assert re.match(r"no room to build main \(\w{9}\): .* GB free and a build takes up to", done.error()[7:])
+    assert done.out == ""
+
+
+def test_offline_without_what_it_takes(elsewhere: Build, tmp_path: Path) -> None:
+    done = elsewhere("main", "-q", "--offline", UV_CACHE_DIR=str(tmp_path / "empty"))
+    assert done.code == 1
+    line = next(line for line in done.err.splitlines() if line.startswith("error: "))
+    assert "the build environment of main" in line and "could not be made" in line
+
+
+def test_walls_that_are_required(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("git", "c++", "env", "sh", "uname"):
+        if found := shutil.which(name):
+            (tmp_path / "bin" / name).symlink_to(found)
+    if sys.platform != "linux":
+        pytest.skip("sandbox-exec is not looked for on PATH")
+    done = build("main", "-q", "--sandbox", "require", PATH=str(tmp_path / "bin"))
+    assert done.code == 1
+    assert "there are no walls for programs on this machine: bubblewrap not found" in done.error()

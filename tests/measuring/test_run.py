@@ -326,7 +326,7 @@ def canonical(environment: Environment, sandbox: Sandbox, folder: Path, *args: s
 
 
 def test_canonical(environment: Environment, sandbox: Sandbox, tmp_path: Path) -> None:
-    few = ("--shape", "256x64", "--rows", "1-2", "--budget", "0.5")
+    few = ("--shape", "256x64", "--rows", "1-2", "--budget", "2")
     record = canonical(environment, sandbox, tmp_path, *few)
     assert (record["outcome"], record["reason"]) == ("ok", "")
     cases = [line["case"] for line in record["cases"] if not line["case"].get("control")]
