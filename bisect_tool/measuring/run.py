@@ -15,7 +15,13 @@ from typing import Any
 from bisect_tool import process
 from bisect_tool.building.attestation import foreign
 from bisect_tool.building.environment import Environment
-from bisect_tool.building.sandbox import Sandbox, Walls, interpreter_paths, shows_home
+from bisect_tool.building.sandbox import (
+    Sandbox,
+    Walls,
+    interpreter_paths,
+    shows_home,
+    violation,
+)
 from bisect_tool.errors import DiskFull, UsageProblem
 from bisect_tool.measuring import ledger, protocol
 from bisect_tool.paths import repro_script
@@ -154,6 +160,11 @@ def run_once(
         attest, said = said.attest, spoken.close()
         said.attest = attest
     outcome, reason = ("failed", unable) if unable else _judge(done, said, script, environment)
+    if outcome == "bad" and sandbox.walled:
+        walls = walls_of(environment, script)
+        if stopped := violation(done, home=Path.home(), visible=walls.read):
+            # Its exit code is the walls' doing, no answer.
+            outcome, reason = "failed", f"stopped by the walls: {stopped} ({reason})"
     proof = said.attest or said.host or {}
     return {
         "outcome": outcome,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bisect_tool.analysis.series import counted
-from bisect_tool.reporting.text import fenced, folded
+from bisect_tool.reporting.text import fenced, folded, mlx
 
 Line = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ def _arms(lines: Sequence[Line]) -> list[tuple[str, str]]:
                 f"{_origin(line)} ({line['backend']}), contents {line['wheel_digest'][:12]}, "
                 f"Python {line['python']}" + (f", {env}" if env else "")
             )
-            found.append((f"mlx {line['arm']}", text))
+            found.append((mlx(line["arm"]), text))
     architectures = {
         run["device"]["architecture"] for run in counted(lines) if run.get("device", {}).get("architecture")
     }
@@ -62,7 +62,10 @@ def _origin(line: Line) -> str:
     if build["sha"] != line["sha"]:
         text += f" (the build of {build['sha'][:9]}, which has the same files)"
     recipe = build["recipe"]
-    text += f" by {build['toolchain'].get('compiler', 'an unknown compiler')} with {recipe['flags']}"
+    tools = [
+        f"{text}" if name == "compiler" else f"{name} {text}" for name, text in build["toolchain"].items()
+    ]
+    text += f" by {', '.join(tools)} with {recipe['flags']}"
     remedies = "; ".join(f"{remedy['name']}: {remedy['why']}" for remedy in recipe["remedies"])
     return text + (f", with a remedy ({remedies})" if remedies else "")
 

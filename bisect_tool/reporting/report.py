@@ -12,7 +12,7 @@ from typing import Any
 from bisect_tool.analysis import series, steps
 from bisect_tool.analysis.rank import MIN_ROUNDS, Interval, hodges_lehmann, log_centre
 from bisect_tool.reporting import environment, step_table
-from bisect_tool.reporting.text import UNITS, table, time_unit, with_interval
+from bisect_tool.reporting.text import UNITS, mlx, table, time_unit, with_interval
 
 Line = Mapping[str, Any]
 FOOT = (
@@ -47,7 +47,7 @@ def markdown(header: Line, lines: Sequence[Line]) -> str:
     if not parts:
         parts.append(NOTHING)
     missing = [
-        f"mlx {line['arm']} is missing: {re.sub(r' [(]log: .*[)]$', '', line['reason'])}"
+        f"{mlx(line['arm'])} is missing: {re.sub(r' [(]log: .*[)]$', '', line['reason'])}"
         for line in lines
         if line["kind"] in ("failed-arm", "dropped")
     ]
@@ -62,7 +62,7 @@ def markdown(header: Line, lines: Sequence[Line]) -> str:
 
 
 def _arm(block: series.Block, several: bool) -> str:
-    return f"mlx {block.arm}, " if several else ""
+    return f"{mlx(block.arm)}, " if several else ""
 
 
 def _unsupported(lines: Sequence[Line]) -> list[str]:
@@ -74,7 +74,7 @@ def _unsupported(lines: Sequence[Line]) -> list[str]:
             reason = line["reason"].splitlines()[0]
             key = (run["arm"], case["quant"], case["bits"], case["dtype"], reason)
             said[key] = (
-                f"not in mlx {run['arm']}: {case['quant']} {case['bits']}-bit {case['dtype']}: {reason}"
+                f"not in {mlx(run['arm'])}: {case['quant']} {case['bits']}-bit {case['dtype']}: {reason}"
             )
     return list(said.values())
 
@@ -92,7 +92,7 @@ def metric_table(metrics: Sequence[series.Metric]) -> str:
         against = steps.ratio(metric.values, base.values) if metric is not base and positive else None
         scale = UNITS[unit] if in_seconds else 1.0
         cells = [with_interval(centre, scale), unit, with_interval(against)]
-        rows.append([metric.name, f"mlx {metric.arm}", *cells, str(centre.n)])
+        rows.append([metric.name, mlx(metric.arm), *cells, str(centre.n)])
     return table(["metric", "arm", "value [95 %]", "unit", "/ first arm [95 %]", "rounds"], rows)
 
 
@@ -113,7 +113,7 @@ def exit_table(lines: Sequence[Line]) -> str:
         outcomes = [run["outcome"] for run in runs]
         codes = ", ".join(map(str, sorted({run["exit_code"] for run in runs})))
         counts = (str(outcomes.count(outcome)) for outcome in ("good", "bad", "skip", "failed"))
-        rows.append([f"mlx {arm}", *counts, codes])
+        rows.append([mlx(arm), *counts, codes])
     return table(["arm", "good", "bad", "cannot be tested", "failed", "exit codes"], rows) if rows else ""
 
 
@@ -137,7 +137,7 @@ def compat(lines: Sequence[Line]) -> str:
         label = f" ({LABELS[K, N]})" if (K, N) in LABELS else ""
         name = f"{step_table.shape(block.case)}{label}"
         name += f" {step_table.how(block.case)}" if len(kinds) > 1 else ""
-        name = f"mlx {block.arm}: {name}:" if several else f"{name}:"
+        name = f"{mlx(block.arm)}: {name}:" if several else f"{name}:"
         text = f"{name:<28}" + "".join(f" M={M}={t:.3f}ms " for M, t in ms.items())
         if 1 in ms and 3 in ms:
             text += f" (M3/M1={ms[3] / ms[1]:.2f}x)"

@@ -10,7 +10,7 @@ from typing import Any
 from bisect_tool.analysis import steps
 from bisect_tool.analysis.rank import MIN_ROUNDS
 from bisect_tool.analysis.series import Block
-from bisect_tool.reporting.text import UNITS, percent, table, time_unit, with_interval
+from bisect_tool.reporting.text import UNITS, mlx, percent, table, time_unit, with_interval
 
 Line = Mapping[str, Any]
 OTHER_BITS = "row 0 differs from M=1"
@@ -37,7 +37,7 @@ def how(case: Mapping[str, Any]) -> str:
 
 
 def title(block: Block) -> str:
-    return f"**{shape(block.case)}** – mlx {block.arm}; {how(block.case)}"
+    return f"**{shape(block.case)}** – {mlx(block.arm)}; {how(block.case)}"
 
 
 def step_table(block: Block) -> str:
@@ -127,5 +127,5 @@ def control(block: Block) -> str:
     case = block.case
     return (
         f"control: {case['op']} {shape(case)}, M={rows[0].M}, {case['dtype']}, {case['timing']}: "
-        f"{with_interval(rows[0].time, UNITS[unit])} {unit} (mlx {block.arm})"
+        f"{with_interval(rows[0].time, UNITS[unit])} {unit} ({mlx(block.arm)})"
     )

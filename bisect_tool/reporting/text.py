@@ -52,6 +52,11 @@ def escape(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("\\", "\\\\").replace("|", "\\|").strip()
 
 
+def mlx(label: str) -> str:
+    """An arm by name. ``@2026-03-01`` would mention someone, two ``~`` strike out what is between them."""
+    return f"mlx `{label}`" if re.search(r"[@~*<]", label.partition(",")[0]) else f"mlx {label}"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A markdown table of cells that are already text. ``tabulate`` must not read shas as floats."""
     from tabulate import tabulate

@@ -506,3 +506,11 @@ def test_script_is_known_by_its_contents(tmp_path: Path) -> None:
     assert Script.load(one, ()).sha256 == Script.load(two, ()).sha256
     two.write_text("pass ")
     assert Script.load(one, ()).sha256 != Script.load(two, ()).sha256
+
+
+def test_an_exit_code_that_is_the_walls_doing_is_no_answer(walled: Runner, free: Runner) -> None:
+    code = "import mlx.core, socket; socket.create_connection(('192.0.2.1', 9), timeout=0.2)"
+    stopped = walled(code)
+    assert stopped["outcome"] == "failed" and "stopped by the walls: the network" in stopped["reason"]
+    assert free(code)["outcome"] == "bad"
+    assert walled("import mlx.core, sys; sys.exit(1)")["outcome"] == "bad"

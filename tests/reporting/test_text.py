@@ -103,3 +103,17 @@ def test_no_text_breaks_a_table(wild: str) -> None:
 def test_blocks() -> None:
     assert text.folded("more", "- a") == "<details>\n<summary>more</summary>\n\n- a\n\n</details>"
     assert text.fenced("run") == "```\nrun\n```"
+
+
+@pytest.mark.parametrize(
+    ("label", "printed"),
+    [
+        ("0.32.4", "mlx 0.32.4"),
+        ("#3764", "mlx #3764"),
+        ("0.32.4,MLX_ENABLE_NAX=*", "mlx 0.32.4,MLX_ENABLE_NAX=*"),
+        ("@2026-03-01", "mlx `@2026-03-01`"),
+        ("main~3", "mlx `main~3`"),
+    ],
+)
+def test_a_name_that_markdown_would_take_for_something_else(label: str, printed: str) -> None:
+    assert text.mlx(label) == printed
