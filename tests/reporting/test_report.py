@@ -161,7 +161,7 @@ def of_arm(page: str, arm: str) -> str:
 def test_a_commit_is_told_with_all_that_its_build_took() -> None:
     header, lines = commits()
     page = environment.block(header, lines)
-    compiler = "Apple clang version 17.0.0 (clang-1700.0.13.5)"
+    compiler = "Apple clang version 17.0.0 (clang-1700.0.13.5), Xcode 26.1"
     assert of_arm(page, "v0.31.2") == (
         f"- mlx v0.31.2: commit {'1a2b3c4d5' + '0' * 31}, built here as 5f6e7d8c5f6e by {compiler} "
         "with -include cstdint -O3 -DNDEBUG, "
