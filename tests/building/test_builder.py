@@ -26,6 +26,7 @@ from bisect_tool.building.locks import held
 from bisect_tool.building.sandbox import Mode, Unwalled, choose
 from bisect_tool.building.store import Store
 from bisect_tool.building.toolchain import Toolchain
+from bisect_tool.building.tree import Tree
 from bisect_tool.errors import BuildFailed, DiskFull, MachineTrouble, SourceUnavailable, ToolError
 from bisect_tool.upstream.mirrors import Mirrors
 
@@ -188,28 +189,16 @@ def test_commits_of_one_key_are_one_build(bench: Bench) -> None:
 @builds
 def test_there_and_back_again_in_one_tree(bench: Bench) -> None:
     """Early and late, with different sources, setuptools and run paths: each commit gets its own."""
-    for name, fmt in (
-        ("ops-speed", None),
-        ("array-strides", "0.9.0"),
-        (NEXT, "1.0.0"),
-        ("bump-0.2.0", "0.9.0"),
-    ):
+    for name, fmt in (("array-strides", "0.9.0"), (NEXT, "1.0.0"), ("bump-0.2.0", "0.9.0")):
         made = bench.provide(name, anew=True)
         assert made.built and made.build is not None
         bench.expect(name, made.environment)
         record = made.build.record
-        fmt = fmt or sha_of_fmt(bench.upstream)
         assert record["sources"]["fmt"]["ref"] == fmt, name
         early = fmt == "0.9.0"
         assert [each["name"] for each in record["recipe"]["remedies"]] == ["old CMake policies"] * early
         assert any("old CMake policies" in line for line in bench.said) == early
         assert len([tree for tree in bench.trees if "-cp" in tree]) == 1, "one tree is kept"
-
-
-def sha_of_fmt(upstream: SmallUpstream) -> str:
-    show = ["git", "--git-dir", str(upstream.repo), "show", "main:CMakeLists.txt"]
-    text = subprocess.run(show, check=True, capture_output=True, text=True).stdout
-    return text.partition("fmt.git")[2].split()[1]
 
 
 @builds
@@ -268,17 +257,15 @@ def test_two_folders_make_the_same_libraries(
     cached: bool, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compiled twice: neither has what the other compiled. A blank in the name of a folder does no harm."""
+    one = bench.provide(LATE).build
     if not cached:
         which = shutil.which
         monkeypatch.setattr(shutil, "which", lambda name: None if name.endswith("ccache") else which(name))
     elif not shutil.which("ccache"):
         pytest.skip("there is no ccache")
-    made = []
-    for folder in ("one", "a longer name"):
-        other = bench.beside(tmp_path / folder, monkeypatch)
-        made.append(other.provide(LATE).build)
-        assert other.steps
-    one, two = made
+    other = bench.beside(tmp_path / "a longer name", monkeypatch)
+    two = other.provide(LATE).build
+    assert other.steps
     assert one is not None and two is not None
     assert one.key == two.key
     assert one.record["libraries"] == two.record["libraries"]
@@ -327,8 +314,6 @@ def test_after_one_that_fails_the_next_is_built(bench: Bench) -> None:
         bench.provide("no-link")
     made = bench.provide("no-link-mended", anew=True)
     bench.expect("no-link-mended", made.environment)
-    with pytest.raises(BuildFailed):
-        bench.provide("no-link")
 
 
 @builds
@@ -456,6 +441,14 @@ def test_a_disk_that_fills_up_while_it_builds(
 
 
 @builds
+def test_on_a_full_disk_no_commit_is_blamed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a program makes of it."""
+    monkeypatch.setattr(Tree, "full", property(lambda _self: True))
+    with pytest.raises(DiskFull, match="ran out of disk while it built"):
+        bench.provide("no-configure")
+
+
+@builds
 def test_a_disk_that_fills_up_while_it_is_stored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     from bisect_tool.building import store
 
@@ -506,7 +499,8 @@ def test_interrupted(bench: Bench) -> None:
 @builds
 def test_nothing_of_our_environment_reaches_a_build(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither flags that would change what is measured, nor secrets."""
-    monkeypatch.setenv("CXXFLAGS", "-DNO_SUCH_FLAG=")
+    shutil.rmtree(bench.builds / "trees", ignore_errors=True)  # flags count when a tree is new
+    monkeypatch.setenv("CXXFLAGS", "--no-such-flag")
     monkeypatch.setenv("CMAKE_ARGS", "-DMLX_BUILD_CPU=OFF")
     monkeypatch.setenv("DEBUG", "1")
     monkeypatch.setenv("GITHUB_TOKEN", "secret-of-the-user")
@@ -521,9 +515,9 @@ def test_nothing_of_our_environment_reaches_a_build(bench: Bench, monkeypatch: p
 
 @builds
 def test_own_options_reach_cmake(bench: Bench) -> None:
-    made = bench.provide(LATE, options={"CMAKE_CXX_FLAGS_PLAIN": "-O0 -DOWN=1"})
+    made = bench.provide(LATE, options={"CMAKE_SHARED_LINKER_FLAGS": "-Wl,-x"})
     assert made.build is not None
-    assert made.build.record["recipe"]["options"]["CMAKE_CXX_FLAGS_PLAIN"] == "-O0 -DOWN=1"
+    assert made.build.record["recipe"]["options"]["CMAKE_SHARED_LINKER_FLAGS"] == "-Wl,-x"
     plain = bench.provide(LATE)
     assert plain.build is not None
     assert plain.build.key != made.build.key

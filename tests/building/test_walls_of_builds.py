@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def hostile(
     bench.share_downloads(monkeypatch)
     made = Bench(attacked, _hostile_builds)
     if not made.builds.exists():
+        for name in ("sources", "cache/ccache"):  # which saves what there is of it
+            if (bench.builds / name).exists():
+                shutil.copytree(bench.builds / name, made.builds / name)
         made.provide("ops-speed")  # what others build upon is there
     monkeypatch.setenv("HOME", str(attacked.victim))
     monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
@@ -160,4 +164,5 @@ def test_an_honest_stranger_leaves_nothing(hostile: Bench) -> None:
     made = hostile.provide("pull-15")
     hostile.expect("pull-15", made.environment)
     assert made.build is not None
+    assert len(hostile.compiled) > 5, "in a tree of its own"
     assert [name for name in hostile.trees if made.build.key[:12] in name] == []
