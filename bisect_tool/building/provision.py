@@ -55,6 +55,8 @@ class Provider:
     fetch: bool = False
     offline: bool = False
     trust: bool = False
+    require_walls: bool = False
+    strangers: list[str] = field(default_factory=list)  # what was provided of strangers' code, by name
     options: Mapping[str, str] = field(default_factory=dict)
     jobs: int | None = None
     timeout_s: float = 2 * 3600

@@ -25,6 +25,8 @@ LEGACY = {"requires": ["setuptools>=42", "cmake>=3.24"], "build-backend": "setup
 # cached build takes, and libmlx is the same to the byte. Tests, examples and stubs reach no measurement.
 EVERY_BUILD = {
     "CMAKE_BUILD_TYPE": "Plain",
+    # Up to v0.24.0 MPI is built in where a machine has it, and with Open MPI 4 on it v0.15.0 does not import.
+    "CMAKE_DISABLE_FIND_PACKAGE_MPI": "ON",
     "CMAKE_INSTALL_LIBDIR": "lib",
     "MLX_BUILD_BENCHMARKS": "OFF",
     "MLX_BUILD_EXAMPLES": "OFF",

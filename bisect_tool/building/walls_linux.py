@@ -13,6 +13,7 @@ import errno
 import functools
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,11 @@ class Bubblewrap(Sandbox):
         inside = {**env, "HOME": str(walls.home), "TMPDIR": str(TMP)}
         for name in ("TMP", "TEMP"):
             inside.pop(name, None)
+        options = self.options
         if walls.gpu:
             load_nvidia_modules()
-        front = [self.bwrap, *self.options, *self._layout(walls, inside, how.get("memory_limit"))]
+            options = for_gpu(options)
+        front = [self.bwrap, *options, *self._layout(walls, inside, how.get("memory_limit"))]
         for name in sorted(filter(_LOADER.fullmatch, inside)):
             front += ["--setenv", name, inside.pop(name)]
         front += ["--chdir", str(folder), "--as-pid-1", "--", SHELL, "-c", self._guard(), "walls"]
@@ -228,6 +231,19 @@ def _around(path: Path, shown: Mapping[Path, str]) -> str:
 
 def gpu_devices(folder: Path = Path("/dev")) -> list[Path]:
     return sorted(path for pattern in GPU_DEVICES for path in folder.glob(pattern))
+
+
+def for_gpu(options: Sequence[str], proc: Path = Path("/proc")) -> tuple[str, ...]:
+    """The options with which CUDA runs: it writes below /proc/self, and fails where all of /proc is read-only
+    (cudaMallocManaged: "OS call failed"). What in /proc is not of a process stays read-only."""
+    if tuple(options[-2:]) != ("--remount-ro", "/proc"):
+        return tuple(options)
+    kept = list(options[:-2])
+    for path in sorted(proc.iterdir()):
+        mode = path.lstat().st_mode if not path.name.isdigit() else stat.S_IFLNK
+        if stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and mode & 0o222):
+            kept += ["--ro-bind", str(path), str(path)]
+    return tuple(kept)
 
 
 @functools.lru_cache(maxsize=1)

@@ -42,6 +42,7 @@ def provider(options: dict[str, Any], watch: Watch) -> Provider:
         fetch=options["fetch"],
         offline=options["offline"],
         trust=options["trust"],
+        require_walls=options["sandbox"] == "require",
         options=recipe.parse_options(options["defines"]),
         jobs=options["jobs"],
         timeout_s=options["build_timeout"],

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bisect_tool import __version__
+from bisect_tool.building.sandbox import Unwalled
 from bisect_tool.errors import (
     DiskFull,
     Interrupted,
     LedgerDamaged,
+    MachineTrouble,
     NoSuchSession,
     ToolError,
     UnknownRelease,
     Untrusted,
 )
 from bisect_tool.measuring import child_env, ledger
-from bisect_tool.measuring.run import Script, check_arguments
+from bisect_tool.measuring.run import Script, check_arguments, walls_of
 from bisect_tool.measuring.session import (
     Arm,
     Listeners,
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
     from bisect_tool.building.interpreter import Interpreter
     from bisect_tool.building.provision import Provider
     from bisect_tool.building.sandbox import Sandbox
+    from bisect_tool.process import Finished
 
 
+GPU_OP = "import mlx.core as mx; mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))"
 BUDGET_S = {"cpu": 180.0, "gpu": 360.0}
 
 
@@ -107,6 +111,7 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
             began = {line["arm"]: line for line in session.of_kind("arm")}
             going_on = [revision for revision in revisions if revision.text in began]
             ready = _environments(going_on, provider, extra, watch, None)
+            _let_the_gpu_work(ready[0], script, provider, watch)
             for arm in ready:
                 _same_wheels(arm, began[arm.label])
             _measure(book, [session.header, *session.lines], ready, script, settings, provider.sandbox, watch)
@@ -123,11 +128,13 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
     # Environments first: a session that measures nothing is not begun.
     noted: list[ledger.Line] = []
     ready = _environments(revisions, provider, extra, watch, noted.append)
+    _let_the_gpu_work(ready[0], script, provider, watch)
     check_arguments(ready[0].environment, script, ready[0].env, provider.sandbox)
     watch.phase("looking at this machine")
     from bisect_tool.host.facts import facts
 
     header["host"] = facts().as_dict()
+    header["walls"] = provider.sandbox.name
     with ledger.create(builds, header, noted) as book:
         everything = [{"kind": "session", **header}, *noted]
         _measure(book, everything, ready, script, settings, provider.sandbox, watch)
@@ -165,6 +172,44 @@ def _admit(script: Script, provider: Provider) -> None:
         f"it would run with all your rights: your files, keys and network ({provider.sandbox.why})",
         "make walls possible (`bisect_tool doctor`), or say --trust after reading it",
     )
+
+
+def _let_the_gpu_work(arm: Arm, script: Script, provider: Provider, watch: Watcher) -> None:
+    """Take the walls away where the GPU does not work behind them, which only trying tells.
+
+    Raises Untrusted when a stranger's code is among what is to run, MachineTrouble when walls are required.
+    """
+    if provider.backend.value == "cpu" or not provider.sandbox.walled:
+        return
+    environment = arm.environment
+
+    def tried(sandbox: Sandbox) -> Finished:
+        return sandbox.run(
+            [environment.python, "-s", "-c", GPU_OP],
+            walls=walls_of(environment, script),
+            env=arm.env,
+            cwd=environment.root,
+            timeout_s=300,
+        )
+
+    behind = tried(provider.sandbox)
+    if behind.ok:
+        return
+    what = f"the GPU does not work behind the walls of this machine ({behind.last_line()})"
+    if provider.require_walls:
+        raise MachineTrouble(what, "walls are required", "leave --sandbox require out")
+    if not script.canonical:
+        provider.strangers.append(script.path.name)
+    if provider.strangers and not provider.trust:
+        raise Untrusted(
+            what,
+            f"without them {', '.join(provider.strangers)} would run with all your rights",
+            "say --trust after reading it",
+        )
+    free = Unwalled(what)
+    if tried(free).ok:  # else it is not the walls' doing, and the runs will tell
+        watch.remark(f"{what}: what runs has none")
+        provider.sandbox = free
 
 
 def _environments(
@@ -209,6 +254,8 @@ def _environments(
             if len(revisions) > 1:
                 watch.remark(f"mlx {revision.text}: {problem.line()}")
             continue
+        if provided.resolved is not None and not provided.resolved.trusted:
+            provider.strangers.append(revision.name)
         if made.created:
             watch.remark(f"Made the environment of mlx {revision.name} in {made.seconds:.1f} s")
         arm = Arm(

@@ -94,7 +94,7 @@ def _how(header: Line, lines: Sequence[Line]) -> list[tuple[str, str]]:
         ("pinned", ", ".join(sorted(pinned))),
         ("drift", drift),
         ("stopped", ends[-1] if ends else "not finished: these are the rounds so far"),
-        ("walls", str(header["plan"].get("walls", ""))),
+        ("walls", str(header.get("walls") or header["plan"].get("walls", ""))),
         ("script", f"{script['name']}, sha256 {script['sha256'][:16]}"),
         ("tool", f"bisect_tool {header['tool']}, {header['started']}, session {header['id']}"),
     ]  # fmt: skip
