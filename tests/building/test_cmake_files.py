@@ -181,10 +181,11 @@ def test_initial_cache(cmake: str, tmp_path: Path) -> None:
         python=Path("/environment/bin/python"),
         provider=Path("/tree/provider.cmake"),
         apple=False,
+        extra={"OBJCXX": ("-include cmath", "-Y")},
     )
     (tmp_path / "initial.cmake").write_text(text)
     names = [*odd, "CMAKE_INSTALL_RPATH", "CMAKE_CXX_FLAGS_PLAIN", "CMAKE_CXX_COMPILER_LAUNCHER"]
-    names += ["CMAKE_MAKE_PROGRAM", "Python_EXECUTABLE", "CMAKE_CUDA_FLAGS_PLAIN"]
+    names += ["CMAKE_MAKE_PROGRAM", "Python_EXECUTABLE", "CMAKE_CUDA_FLAGS_PLAIN", "CMAKE_OBJCXX_FLAGS_PLAIN"]
     script = "include(initial.cmake)\n" + "".join(f'message("{name}=${{{name}}}")\n' for name in names)
     (tmp_path / "show.cmake").write_text(script)
     done = subprocess.run([cmake, "-P", "show.cmake"], cwd=tmp_path, capture_output=True, text=True)
@@ -192,6 +193,7 @@ def test_initial_cache(cmake: str, tmp_path: Path) -> None:
     assert {name: seen[name] for name in odd} == odd
     assert seen["CMAKE_INSTALL_RPATH"] == "/own", "the user's word is the last"
     assert seen["CMAKE_CXX_FLAGS_PLAIN"] == seen["CMAKE_CUDA_FLAGS_PLAIN"] == "-O3 -DX=1"
+    assert seen["CMAKE_OBJCXX_FLAGS_PLAIN"] == "-include cmath -Y -O3 -DX=1"
     assert seen["CMAKE_CXX_COMPILER_LAUNCHER"] == "env;A=b;/usr/bin/ccache"
     assert seen["CMAKE_MAKE_PROGRAM"] == "/environment/bin/ninja"
     assert seen["Python_EXECUTABLE"] == "/environment/bin/python"

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -304,9 +305,11 @@ def test_two_tools_at_one_commit(bench: Bench) -> None:
     shutil.rmtree(bench.builds / "trees", ignore_errors=True)
     with tool(bench, name) as one:
         said_by(one, "now")
+        one.send_signal(signal.SIGSTOP)  # until the other one waits, however slow that starts
         with tool(bench, name) as two:
             label = bench.commit(name).sha[:9]
             assert said_by(two, "waiting") == [f"waiting for another bisect_tool to finish building {label}"]
+            one.send_signal(signal.SIGCONT)
             made = [json.loads(said_by(each, "{")[-1]) for each in (one, two)]
     assert [each["built"] for each in made] == [True, False]
     assert made[0]["wheel"] == made[1]["wheel"]
@@ -321,9 +324,11 @@ def test_two_tools_take_turns_in_one_tree(bench: Bench) -> None:
     shutil.rmtree(bench.builds / "trees", ignore_errors=True)
     with tool(bench, names[0]) as one:
         said_by(one, "now")
+        one.send_signal(signal.SIGSTOP)
         with tool(bench, names[1]) as two:
             waiting = "waiting for another bisect_tool to finish a build in the same build tree"
             assert said_by(two, "waiting") == [waiting]
+            one.send_signal(signal.SIGCONT)
             made = [json.loads(said_by(each, "{")[-1]) for each in (one, two)]
     assert [each["built"] for each in made] == [True, True]
     for name in names:

@@ -8,8 +8,11 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
 from bisect_tool.building.backend import Backend
+from bisect_tool.building.builder import _extra_flags
+from bisect_tool.building.compile_cache import CompileCache
 from bisect_tool.building.recipe import (
     EVERY_BUILD,
     LEGACY,
@@ -67,7 +70,9 @@ def test_what_the_commit_says() -> None:
 
 def test_options_of_the_backends() -> None:
     on = {
-        backend: {name for name, value in recipe(backend=backend).options if value == "ON"}
+        backend: {
+            name for name, value in recipe(backend=backend).options if value == "ON" and name[:4] == "MLX_"
+        }
         for backend in Backend
     }
     assert on[Backend.CPU] == {"MLX_BUILD_CPU"}
@@ -105,6 +110,18 @@ def test_a_commit_behind_egg_is_the_one_that_is_taken() -> None:
         }
     ]
     json.dumps(made.as_dict())
+
+
+@pytest.mark.parametrize(
+    "wanted", ["pybind11>=2.10", "pybind11", " pybind11 ~= 2.10 ", "pybind11[global]>=2"]
+)
+def test_pybind11_where_cmake_finds_it(wanted: str) -> None:
+    """Up to v0.6 its CMake files must lie beside the environment's programs."""
+    made = recipe(f"[build-system]\nrequires = [{json.dumps(wanted)}]".encode())
+    (requirement,) = (Requirement(each) for each in made.requirements if each.startswith("pybind"))
+    assert requirement.extras == {"global"}
+    assert requirement.specifier == Requirement(wanted).specifier
+    assert [remedy.name for remedy in made.remedies] == ["pybind11[global]"] * ("[" not in wanted)
 
 
 @pytest.mark.parametrize(
@@ -232,3 +249,11 @@ def test_no_options(text: str) -> None:
         parse_options((text,))
     assert caught.value.line().endswith("write it as -D NAME=VALUE")
     assert "\n" not in caught.value.line()
+
+
+def test_headers_of_cpp_are_not_for_c() -> None:
+    mended = dataclasses.replace(recipe(), flags=("-include cstdint",))
+    cache = CompileCache((), {}, flags=("-ffile-prefix-map=/a=b",))
+    assert _extra_flags("C", cache, mended) == ("-ffile-prefix-map=/a=b",)
+    for language in ("CXX", "CUDA", "OBJCXX"):
+        assert _extra_flags(language, cache, mended) == ("-ffile-prefix-map=/a=b", "-include cstdint")

@@ -778,6 +778,30 @@ def test_devices_are_there_when_asked_for(box: Box, monkeypatch: pytest.MonkeyPa
     assert box.python(code, "/dev/kmsg").stdout == "False\n"
 
 
+def test_proc_with_a_gpu(box: Box) -> None:
+    """CUDA writes to what is its own there; everything else can be written to as little as without a GPU."""
+    assert isinstance(box.sandbox, Bubblewrap)
+    if not box.sandbox.own_proc:
+        pytest.skip("no /proc of its own here")
+    code = """
+        import os
+        def opens(path):
+            try: open(path, "r+").close(); return True
+            except OSError: return False
+        print(opens("/proc/self/comm"), opens(f"/proc/self/task/{os.getpid()}/comm"))
+        for top in os.listdir("/proc"):
+            if not top.isdigit() and not os.path.islink(f"/proc/{top}"):
+                for folder, _, names in os.walk(f"/proc/{top}"):
+                    for name in names:
+                        if opens(f"{folder}/{name}"): print(folder, name)
+                if os.path.isfile(f"/proc/{top}") and opens(f"/proc/{top}"): print(top)
+        try: open("/proc/sys/kernel/core_pattern", "w"); print("core_pattern")
+        except OSError: pass
+    """
+    assert box.python(code, walls=replace(box.walls, gpu=True)).stdout == "True True\n"
+    assert box.python(code).stdout == "False False\n"
+
+
 # --- which walls --------------------------------------------------------------------------------------
 
 

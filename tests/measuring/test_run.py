@@ -365,7 +365,7 @@ def test_run_cannot_write(
     folders = {"beside": tmp_path, "environment": environment.root, "elsewhere": tmp_path / "elsewhere"}
     gate = folders[place] / "gate"
     gate.parent.mkdir(exist_ok=True)
-    for walls, outcome in ((True, "bad"), (False, "good")):
+    for walls, outcome in ((True, "failed"), (False, "good")):
         record = (walled if walls else free)(f"open({str(gate)!r}, 'w').close()")
         assert record["outcome"] == outcome
         assert ("Read-only file system: " in record["reason"]) == walls and gate.exists() != walls
@@ -426,7 +426,7 @@ def test_run_cannot_reach_a_listening_socket(walled: Runner, free: Runner) -> No
     with socket.create_server(("127.0.0.1", 0)) as server:
         code = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 5)"
         stopped = walled(code)
-        assert (stopped["outcome"], free(code)["outcome"]) == ("bad", "good")
+        assert (stopped["outcome"], free(code)["outcome"]) == ("failed", "good")
     assert "ConnectionRefusedError" in stopped["reason"]
 
 
