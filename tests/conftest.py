@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from small_builds import Bench
+from small_builds import Bench, close_upstreams
 from small_upstream import SmallUpstream, make
 
 from bisect_tool import process
@@ -53,8 +53,9 @@ def shared_bench(small_upstream: SmallUpstream, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def bench(shared_bench: Bench) -> Bench:
-    return Bench(shared_bench.upstream, shared_bench.builds)
+def bench(shared_bench: Bench) -> Iterator[Bench]:
+    yield Bench(shared_bench.upstream, shared_bench.builds)
+    close_upstreams()
 
 
 @pytest.fixture

@@ -24,11 +24,20 @@ from bisect_tool.building.provision import Provided, Provider
 from bisect_tool.building.sandbox import Mode, Sandbox, Walls, choose, interpreter_paths
 from bisect_tool.building.store import Store
 from bisect_tool.building.toolchain import Toolchain, detect
+from bisect_tool.upstream.clone import Upstream
 from bisect_tool.upstream.mirrors import Mirrors
 from bisect_tool.upstream.revision import Revision
 from bisect_tool.upstream.values import Resolved
 
 CORE = "import mlx.core as c; print(c.__version__, c.cost(), c.marker(), c.describe(), c.spin(10), sep='|')"
+
+_opened: list[Upstream] = []
+
+
+def close_upstreams() -> None:
+    """Each reads through a git process of its own."""
+    while _opened:
+        _opened.pop().close()
 
 
 @lru_cache(maxsize=1)
@@ -71,6 +80,7 @@ class Bench:
         same: tuple[str, ...] = ("builds", "upstream", "backend", "interpreter", "sandbox", "mirrors")
         same += ("options", "jobs", "timeout_s", "offline", "watch")
         known = {name: getattr(made, name) for name in same}
+        _opened.append(made.upstream)
         made.__dict__["builder"] = Builder(**known, toolchain=toolchain())
         return made
 
