@@ -284,6 +284,7 @@ class _Task:
             ),
             write=(tree.source, tree.build, tree.out, *cache.write),
             home=tree.home,
+            gpu=builder.backend.is_cuda,  # MLX asks it for its architecture unless an option names one
         )
         import psutil
 
