@@ -324,11 +324,19 @@ def test_every_timing_mode_and_cache_state(newest: Path, tmp_path: Path) -> None
     for (_, timing, _), line in cells.items():
         if timing == "percall":
             assert line["centre"] == "median" and line["time_s"] == statistics.median(line["samples_s"])
-    # An op takes 9 ms a row here: however it is timed, it comes out alike. Each mode and each cache state has
-    # at least four cells, so that the two which another process may spoil cannot hide a mode that is wrong.
-    a_row = {key: line["time_s"] / line["case"]["M"] for key, line in cells.items()}
-    centre = statistics.median(a_row.values())
-    assert sum(abs(t / centre - 1) > 0.25 for t in a_row.values()) <= 2, a_row
+    # However an op is timed, it comes out alike. Another process may take the machine in one of three tries; a
+    # mode that is wrong is wrong in all.
+    off = set(cells)
+    for attempt in range(3):
+        if attempt:
+            lines = told(newest, tmp_path / f"out{attempt}", *args)
+            cells = {(c["case"]["cache"], c["case"]["timing"], c["case"]["M"]): c for c in measured(lines)}
+        a_row = {key: line["time_s"] / line["case"]["M"] for key, line in cells.items()}
+        centre = statistics.median(a_row.values())
+        off &= {key for key, t in a_row.items() if abs(t / centre - 1) > 0.25}
+        if not off:
+            break
+    assert not off, a_row
     controls = [line for line in lines if line.get("case", {}).get("control")]
     assert [line["case"]["timing"] for line in controls] == ["chain", "throughput", "percall"]
 
@@ -484,31 +492,41 @@ print(json.dumps(pairs))
 
 @pytest.mark.real
 def test_glue_is_subtracted_and_every_op_of_a_chain_runs(newest: Path) -> None:
-    """With an op that only waits, all times are known: 1 ms an op, in every mode."""
+    """On a clock that only evaluation moves, all times are known: 1 ms an op, 0.2 ms a glue, 50 µs an eval."""
     code = """
+class Clock:
+    now = 0.0
+    def perf_counter(self): return self.now
+q.time = clock = Clock()
 eval_now = mx.eval
 class Op:
-    ring = [()]; nbytes = 1
+    ring = [()]; nbytes = 1; due = 0.0
     def picks(self, n, rng): return [()] * n
     def matmul(self, x, parts):
-        y = x * 1.0
-        Op.built += 1
-        return y
+        Op.due += 1e-3
+        return x * 1.0
+one_glue = q.glue
+def glue(x, y):
+    Op.due += 0.2e-3
+    return one_glue(x, y)
+q.glue = glue
 def slow(*arrays):
     eval_now(*arrays)
-    end = time.perf_counter() + 1e-3 * Op.built
-    Op.built = 0
-    while time.perf_counter() < end: pass
+    clock.now += 50e-6 + Op.due
+    Op.due = 0.0
 mx.eval = slow
 x = mx.ones((1, 8))
 found = {}
 for timing in ("chain", "throughput", "percall"):
-    Op.built = 0
-    found[timing] = q.time_cell(timing, Op(), x, 0.5, random.Random(1))["time_s"]
+    Op.due = 0.0
+    cell = q.time_cell(timing, Op(), x, 0.5, random.Random(1))
+    found[timing] = [cell["time_s"], cell["floor_s"]]
 print(json.dumps(found))
 """
     found = inside(newest, code)
-    assert found == pytest.approx({"chain": 1e-3, "throughput": 1e-3, "percall": 1e-3}, rel=0.1)
+    assert found["chain"] == pytest.approx([1e-3, 50e-6], rel=1e-6)
+    assert found["throughput"] == pytest.approx([1e-3, 50e-6], rel=1e-6)
+    assert found["percall"] == pytest.approx([1.05e-3, 50e-6], rel=1e-6)
 
 
 @pytest.mark.real
