@@ -12,7 +12,7 @@ repro: $(VENV)/.tool  ## does ml-explore/mlx#3553 happen here, and how large is 
 	@$(BIN)/bisect_tool repro $(ARGS)
 
 test: $(VENV)/.dev  ## the whole test suite, with real MLX wheels from the package index
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses=2 $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

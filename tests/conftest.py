@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,30 @@ from bisect_tool import process
 # The machine may be busy with other tests: how long one example takes says nothing.
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a folder of builds or of wheels run in one process, where it is made once."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        group = "builds" if "shared_bench" in names else "wheels" if "wheel_builds" in names else ""
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(autouse=True)
+def _turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A test marked ``alone`` waits until no other runs, and none begins while it runs."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    shared = tmp_path_factory.getbasetemp().parent
+    with (shared / "door.lock").open("w") as door, (shared / "inside.lock").open("w") as inside:
+        fcntl.flock(door, fcntl.LOCK_EX)  # held by one that waits to be alone, so that nobody overtakes it
+        fcntl.flock(inside, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 from small_builds import Bench, ask, gone_in_the_end, walls
 from small_upstream import SmallUpstream
 
-from bisect_tool.building import builder as building
+from bisect_tool.building import attempt as building
 from bisect_tool.building import making
 from bisect_tool.building.backend import Backend
 from bisect_tool.building.builder import Builder

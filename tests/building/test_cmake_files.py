@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisect_tool.building import builder
+from bisect_tool.building import attempt
 from bisect_tool.building.cmake_files import (
     LANGUAGES,
     PROVIDER,
@@ -224,7 +224,7 @@ DIGEST = st.sampled_from(["", HASH])
 @given(st.one_of(st.builds(Source, WORD, WORD, WORD), st.builds(
     Source, WORD, WORD, st.just(""), st.just(True), DIGEST)))  # fmt: skip
 def test_what_was_asked_for_can_be_told_from_what_was_fetched(source: Source) -> None:
-    asked = builder._asked(
+    asked = attempt._asked(
         {
             "name": source.name,
             "address": source.address,
@@ -233,12 +233,12 @@ def test_what_was_asked_for_can_be_told_from_what_was_fetched(source: Source) ->
             "sha256": source.sha256,
         }
     )
-    assert builder._source(asked) == source
+    assert attempt._source(asked) == source
 
 
 @given(st.text())
 def test_whatever_asks(asked: str) -> None:
-    assert isinstance(builder._source(asked), Source)
+    assert isinstance(attempt._source(asked), Source)
 
 
 def test_extra_config(tmp_path: Path) -> None:

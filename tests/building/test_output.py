@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisect_tool.building import builder
+from bisect_tool.building import attempt
 from bisect_tool.building.builder import Watcher
 from bisect_tool.building.output import Failure, Step, Steps, excerpt, judge, step_of, telling
 from bisect_tool.process import Finished
@@ -289,7 +289,7 @@ def test_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     left: list[float | None] = []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    progress = builder._Progress(Watcher(step=lambda _step, seconds: left.append(seconds)))
+    progress = attempt._Progress(Watcher(step=lambda _step, seconds: left.append(seconds)))
     for done in (1, 2, 3, 4, 5):
         progress.step(Step(done, 11, "x"))
         now[0] += 10

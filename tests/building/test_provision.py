@@ -22,7 +22,7 @@ from small_builds import Bench, ask, gone_in_the_end, running_below, walls
 from small_upstream import START
 
 from bisect_tool.building import cmake_files
-from bisect_tool.building.builder import _Task
+from bisect_tool.building.attempt import Attempt
 from bisect_tool.building.sandbox import Unwalled
 from bisect_tool.building.store import Store
 from bisect_tool.errors import (
@@ -370,15 +370,15 @@ def test_killed(moment: str, bench: Bench) -> None:
 @builds
 def test_a_build_that_leaves_no_wheel_or_two(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or a link in place of one."""
-    wheel = _Task._wheel
+    wheel = Attempt._wheel
 
-    def first(task: _Task, text: str) -> Path:
+    def first(task: Attempt, text: str) -> Path:
         kept = wheel(task, text)
         kept.rename(task.tree.root / kept.name)
         (task.tree.out / kept.name).symlink_to(task.tree.root / kept.name)
         return wheel(task, text)
 
-    monkeypatch.setattr(_Task, "_wheel", first)
+    monkeypatch.setattr(Attempt, "_wheel", first)
     with pytest.raises(BuildFailed) as caught:
         bench.provide(LATE, anew=True)
     assert caught.value.failure == "pack"

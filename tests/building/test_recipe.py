@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
+from bisect_tool.building.attempt import _extra_flags
 from bisect_tool.building.backend import Backend
-from bisect_tool.building.builder import _extra_flags
 from bisect_tool.building.compile_cache import CompileCache
 from bisect_tool.building.recipe import (
     EVERY_BUILD,

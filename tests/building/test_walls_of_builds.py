@@ -11,7 +11,7 @@ import pytest
 from small_builds import Bench, gone_in_the_end, running_below, walls
 from small_upstream import LEFTOVER, SECRET, TOKEN, WAS_HERE, SmallUpstream, make
 
-from bisect_tool.building import builder as building
+from bisect_tool.building import attempt as building
 from bisect_tool.building.store import Store
 from bisect_tool.errors import BuildFailed, MachineTrouble
 

@@ -324,7 +324,7 @@ def test_every_timing_mode_and_cache_state(newest: Path, tmp_path: Path) -> None
     for (_, timing, _), line in cells.items():
         if timing == "percall":
             assert line["centre"] == "median" and line["time_s"] == statistics.median(line["samples_s"])
-    # However an op is timed, it comes out alike. Another process may take the machine in one of three tries; a
+    # However an op is timed, it comes out alike. Another process may take the machine in one try of three; a
     # mode that is wrong is wrong in all.
     off = set(cells)
     for attempt in range(3):
@@ -492,7 +492,7 @@ print(json.dumps(pairs))
 
 @pytest.mark.real
 def test_glue_is_subtracted_and_every_op_of_a_chain_runs(newest: Path) -> None:
-    """On a clock that only evaluation moves, all times are known: 1 ms an op, 0.2 ms a glue, 50 µs an eval."""
+    """On a clock that only evaluation moves, times are known: 1 ms an op, 0.2 ms a glue, 50 µs an eval."""
     code = """
 class Clock:
     now = 0.0
