@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from bisect_tool.building.provision import Provider
     from bisect_tool.building.sandbox import Sandbox
     from bisect_tool.process import Finished
+    from bisect_tool.upstream.values import Resolved
 
 
 GPU_OP = "import mlx.core as mx; mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))"
@@ -84,7 +85,7 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
 
     builds, backend, interpreter = provider.builds, provider.backend, provider.interpreter
     script = Script.load(asked.script, asked.script_args)
-    _admit(script, provider)
+    admit(script, provider)
     given = [Revision.parse(text) for text in asked.revisions]
     extra = child_env.parse_env_options(asked.env_options)
     provider.run_env = lambda: child_env.child_environment(builds, extra)
@@ -111,9 +112,9 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
             began = {line["arm"]: line for line in session.of_kind("arm")}
             going_on = [revision for revision in revisions if revision.text in began]
             ready = _environments(going_on, provider, extra, watch, None)
-            _let_the_gpu_work(ready[0], script, provider, watch)
+            let_the_gpu_work(ready[0], script, provider, watch)
             for arm in ready:
-                _same_wheels(arm, began[arm.label])
+                same_wheels(arm, began[arm.label])
             _measure(book, [session.header, *session.lines], ready, script, settings, provider.sandbox, watch)
         return ledger.read(path)
     header = {
@@ -128,7 +129,7 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
     # Environments first: a session that measures nothing is not begun.
     noted: list[ledger.Line] = []
     ready = _environments(revisions, provider, extra, watch, noted.append)
-    _let_the_gpu_work(ready[0], script, provider, watch)
+    let_the_gpu_work(ready[0], script, provider, watch)
     check_arguments(ready[0].environment, script, ready[0].env, provider.sandbox)
     watch.phase("looking at this machine")
     from bisect_tool.host.facts import facts
@@ -164,7 +165,7 @@ def _measure(
         ) from None
 
 
-def _admit(script: Script, provider: Provider) -> None:
+def admit(script: Script, provider: Provider) -> None:
     if script.canonical or provider.sandbox.walled or provider.trust:
         return
     raise Untrusted(
@@ -174,7 +175,7 @@ def _admit(script: Script, provider: Provider) -> None:
     )
 
 
-def _let_the_gpu_work(arm: Arm, script: Script, provider: Provider, watch: Watcher) -> None:
+def let_the_gpu_work(arm: Arm, script: Script, provider: Provider, watch: Watcher) -> None:
     """Take the walls away where the GPU does not work behind them, which only trying tells.
 
     Raises Untrusted when a stranger's code is among what is to run, MachineTrouble when walls are required.
@@ -212,6 +213,40 @@ def _let_the_gpu_work(arm: Arm, script: Script, provider: Provider, watch: Watch
         provider.sandbox = free
 
 
+def arm_of(
+    revision: Revision,
+    provider: Provider,
+    extra: list[tuple[str, str]],
+    watch: Watcher,
+    resolved: Resolved | None = None,
+) -> Arm:
+    """The arm of a revision: its environment, built where need be, and what its processes get.
+
+    ``resolved``: what was looked up already. Raises what ``Provider.provide`` raises.
+    """
+    from bisect_tool.building.making import explain
+
+    watch.phase(f"environment of mlx {revision.name} ({provider.backend.value})")
+    provided = provider.provide(revision) if resolved is None else provider.provide_commit(resolved)
+    made = provided.environment
+    home = made.root / "home"
+    try:
+        home.mkdir(exist_ok=True)
+    except OSError as problem:
+        raise explain(problem, provider.builds) from problem
+    if provided.resolved is not None and not provided.resolved.trusted:
+        provider.strangers.append(revision.name)
+    if made.created:
+        watch.remark(f"Made the environment of mlx {revision.name} in {made.seconds:.1f} s")
+    return Arm(
+        revision,
+        made,
+        child_env.child_environment(home, [*extra, *revision.settings]),
+        sha=provided.resolved.commit.sha if provided.resolved else "",
+        build=provided.build.record if provided.build else {},
+    )
+
+
 def _environments(
     revisions: list[Revision],
     provider: Provider,
@@ -223,20 +258,11 @@ def _environments(
 
     ``note`` gets the ledger's lines about them; without it, every one of them must be had.
     """
-    from bisect_tool.building.making import explain
-
     arms: list[Arm] = []
     first: ToolError | None = None
     for revision in revisions:
-        watch.phase(f"environment of mlx {revision.name} ({provider.backend.value})")
         try:
-            provided = provider.provide(revision)
-            made = provided.environment
-            home = made.root / "home"
-            try:
-                home.mkdir(exist_ok=True)
-            except OSError as problem:
-                raise explain(problem, provider.builds) from problem
+            arm = arm_of(revision, provider, extra, watch)
         except DiskFull:
             raise
         except ToolError as problem:
@@ -254,17 +280,6 @@ def _environments(
             if len(revisions) > 1:
                 watch.remark(f"mlx {revision.text}: {problem.line()}")
             continue
-        if provided.resolved is not None and not provided.resolved.trusted:
-            provider.strangers.append(revision.name)
-        if made.created:
-            watch.remark(f"Made the environment of mlx {revision.name} in {made.seconds:.1f} s")
-        arm = Arm(
-            revision,
-            made,
-            child_env.child_environment(home, [*extra, *revision.settings]),
-            sha=provided.resolved.commit.sha if provided.resolved else "",
-            build=provided.build.record if provided.build else {},
-        )
         if note is not None:
             note(arm_line(arm))
         arms.append(arm)
@@ -284,7 +299,7 @@ def _newest(exist: Sequence[Version], backend: Backend, python: Interpreter) -> 
     return Revision.parse(str(exist[0]))
 
 
-def _same_wheels(arm: Arm, began: ledger.Line) -> None:
+def same_wheels(arm: Arm, began: ledger.Line) -> None:
     if arm.environment.wheel_digest != began["wheel_digest"]:
         raise ToolError(
             f"the wheels of mlx {arm.label} are not those that the session began with",

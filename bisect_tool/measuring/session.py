@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -124,12 +124,14 @@ class Measuring:
         return sum(float(run["wall_s"]) for run in self._runs())
 
     def good_rounds(self) -> int:
-        """Rounds in which every arm that still takes part has a run that counts."""
-        by_arm = {
-            arm.label: {r["round"] for r in counted(self.lines) if r["arm"] == arm.label}
-            for arm in self.live()
-        }
-        return len(set.intersection(*by_arm.values())) if by_arm else 0
+        """Rounds in which every arm of their order that still takes part has a run that counts."""
+        live = {arm.label for arm in self.live()}
+        ran: dict[int, set[str]] = {}
+        orders: dict[int, set[str]] = {}
+        for run in counted(self.lines):
+            ran.setdefault(run["round"], set()).add(run["arm"])
+            orders[run["round"]] = live & set(run["order"])
+        return sum(orders[number] <= arms for number, arms in ran.items()) if live else 0
 
     def _round_s(self) -> float:
         """Seconds that a round has taken, on average; 0 before the first."""
@@ -174,7 +176,39 @@ class Measuring:
             if not self._one(arm, number, slot, names):
                 return
 
-    def _one(self, arm: Arm, number: int, slot: int, order: list[str]) -> bool:
+    def count(self, order: Sequence[str], at: Progress, **about: Any) -> bool:
+        """One round of just these arms, in this order, again and again until it counts; goes on with the last
+        round where that was cut off in this very order. ``about`` stands in each record.
+
+        False: an arm among them takes no further part. KeyboardInterrupt passes through, state kept.
+        """
+        by_label = {arm.label: arm for arm in self.arms}
+        while set(order) <= {arm.label for arm in self.live()}:
+            number, begun = self._open_round(order)
+            for slot in range(begun, len(order)):
+                self.listeners.progress(replace(at, arm=order[slot]))
+                kept = self._one(by_label[order[slot]], number, slot, list(order), about)
+                if not kept or self._runs()[-1]["outcome"] in ("failed", "skip"):
+                    break
+            else:
+                return True
+        return False
+
+    def _open_round(self, order: Sequence[str]) -> tuple[int, int]:
+        """The number of a round of this order, and how many of its runs are there already."""
+        runs = self._runs()
+        if not runs:
+            return 1, 0
+        number = runs[-1]["round"]
+        mine = [run for run in runs if run["round"] == number]
+        sound = number not in self._discarded() and not any(r["outcome"] in ("failed", "skip") for r in mine)
+        if sound and runs[-1]["order"] == list(order) and len(mine) < len(order):
+            return number, len(mine)
+        return number + 1, 0
+
+    def _one(
+        self, arm: Arm, number: int, slot: int, order: list[str], about: Mapping[str, Any] | None = None
+    ) -> bool:
         """One run and its record; False when it made the round be discarded."""
         name = re.sub(r"[^\w.,=-]", "_", arm.label)[:80]
         log = self.book.path.with_suffix("") / f"{number:03d}-{slot}-{name}.log"
@@ -198,6 +232,7 @@ class Measuring:
             "round": number,
             "slot": slot,
             "order": order,
+            **(about or {}),
             "arm": arm.label,
             "revision": {
                 "release": "" if arm.sha else arm.environment.release,
