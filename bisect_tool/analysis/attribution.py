@@ -11,7 +11,7 @@ ENOUGH = 0.8  # a step that explains this share of the difference ends the searc
 
 @dataclass(frozen=True)
 class Step:
-    """One step found. ``share`` of the whole difference, with the 95 % interval of its own difference's share.
+    """One step found. ``share`` of the whole difference, with the 95 % interval of its own part.
 
     ``change`` is from the proof where there was one.
     """
