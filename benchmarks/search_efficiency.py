@@ -3,9 +3,7 @@
 python benchmarks/search_efficiency.py [--histories 1000] [--quick] [--only WORD] [--seed 1]
 
 Needs the extra `bench` (git_bayesect). A step of d sd of the noise between runs lies at a random commit.
-Costs are in runs, with a build at 12 and at 30 runs. The two others get each value as good or bad by the true
-midpoint between the two levels, for nothing; ours has to find out, and pays for both ends. Ours stands twice:
-without the proof, which the others do not have, and with it.
+Costs XX
 """
 
 from __future__ import annotations
@@ -19,7 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from bisect_tool.analysis.attribution import search_all
+from bisect_tool.analysis.ends import ends
 from bisect_tool.analysis.problem import (
+    CredibleSet,
     Culprit,
     Measured,
     MeasureEnds,
@@ -37,7 +38,7 @@ from bisect_tool.analysis.search import search
 NOISE = 0.03  # sd of a run's logarithm
 CONFIDENCE = 0.95
 BUILD = 12.0  # runs that a build costs, in the decisions and in the cost promised
-MOST_RUNS = 4000  # where git_bayesect is stopped
+MOST_RUNS = 600  # where git_bayesect is stopped
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class History:
     runs: int = 0
     proof_runs: int = 0
     level: float = 0.0
+    threshold: float = 0.0
 
     def __post_init__(self) -> None:
         s, rng = self.setting, self.rng
@@ -98,6 +100,7 @@ class History:
                 lost |= set(range(start, min(start + rng.randint(1, 6), s.N)))
             self.untestable = frozenset(lost)
         self.level = rng.gauss(0, NOISE)
+        self.threshold = s.d * NOISE / 2
 
     def true(self, position: int) -> float:
         """The logarithm of the level of a position."""
@@ -131,9 +134,22 @@ class History:
         self.level = rho * self.level + math.sqrt(1 - rho * rho) * self.rng.gauss(0, NOISE)
 
     def bad(self, position: int) -> bool:
-        """One run, told by the true midpoint."""
+        """One run, told by the threshold."""
         self.runs += 1
-        return math.log(self.value(position)) > self.setting.d * NOISE / 2
+        return math.log(self.value(position)) > self.threshold
+
+    def measure_ends(self) -> None:
+        """The threshold from the ends, by the same rule as ours and at the same price."""
+        problem, runs = Problem(self.setting.N), list[Run]()
+        while True:
+            found = ends(problem, runs)
+            if found.answer != "more":
+                break
+            for position in (0, self.setting.N)[:: (-1) ** (len(runs) // 2)]:
+                self.builds(position)
+                self.runs += 1
+                runs.append(Run(position, self.value(position), len(runs) // 2))
+        self.threshold = (found.good + found.bad) / 2
 
     @property
     def spent(self) -> int:
@@ -150,7 +166,7 @@ class Result:
     claim: frozenset[int]
     proof_runs: int = 0
     nothing: bool = False
-    end_runs: int = 0
+    steps: tuple[int, ...] = ()
     seconds: float = 0.0
     outcome: str = ""
 
@@ -184,9 +200,13 @@ def ours(history: History, prove: bool = True) -> Result:
         s.N, build_s=(BUILD,) * (s.N + 1), run_s=1.0, confidence=CONFIDENCE, prior=prior, prove=prove
     )
     began = time.perf_counter()
-    outcome, state = search(problem, measure)
+    steps: tuple[int, ...] = ()
+    if prove and s.second:
+        found, _ = search_all(problem, measure)
+        outcome, steps = found.first, tuple(step.position for step in found.steps)
+    else:
+        outcome, _ = search(problem, measure)
     seconds = time.perf_counter() - began
-    ends = sum(1 for run in state.runs if run.position == 0)
     named, claim = answer(outcome)
     return Result(
         history.spent,
@@ -195,7 +215,7 @@ def ours(history: History, prove: bool = True) -> Result:
         claim,
         history.proof_runs,
         isinstance(outcome, NoStep | TooNoisy),
-        ends,
+        steps,
         seconds,
         type(outcome).__name__,
     )
@@ -207,10 +227,10 @@ def answer(outcome: Outcome) -> tuple[int | None, frozenset[int]]:
         return outcome.position, frozenset({outcome.position})
     if isinstance(outcome, UnbuildableGap):
         return None, frozenset(outcome.candidates)
-    return None, frozenset(getattr(outcome, "candidates", ()))
+    return None, frozenset(outcome.candidates if isinstance(outcome, CredibleSet) else ())
 
 
-def bayesect(history: History) -> Result:
+def bayesect(history: History, paid: bool = True) -> Result:
     """git_bayesect's Bisector (index 0 is the newest), one run a step, until one commit holds 95 %."""
     import numpy as np
     from git_bayesect import Bisector
@@ -220,6 +240,8 @@ def bayesect(history: History) -> Result:
     weights = np.ones(N + 1)
     weights[N] = 0  # the good end is no suspect
     core = Bisector(weights)
+    if paid:
+        history.measure_ends()
     while True:
         distribution = core.distribution
         best = int(distribution.argmax())
@@ -234,6 +256,7 @@ def bayesect(history: History) -> Result:
 
 def git_bisect(history: History) -> Result:
     """`git bisect run`: one run per commit; an untestable one is skipped for the nearest that is not."""
+    history.measure_ends()
     low, high = 0, history.setting.N
     while True:
         middle = (low + high) // 2
@@ -253,11 +276,11 @@ METHODS: dict[str, Callable[[History], Result]] = {
     "bisect_tool": lambda history: ours(history, prove=False),
     "bisect_tool, with proof": ours,
     "git_bayesect": bayesect,
+    "git_bayesect, threshold given": lambda history: bayesect(history, paid=False),
     "git bisect run": git_bisect,
 }
-COLUMNS = (
-    "histories | method | builds | runs | cost, build = 12 | build = 30 | named | right | claims that hold"
-)
+COST_PROMISED = ("N=512, d=2", "N=512, d=4", "N=64, d=4")
+COLUMNS = "histories | method | builds | runs | cost, build = 12 | build = 30 | named | right | claims that hold | both steps"
 
 
 def simulate(
@@ -279,8 +302,10 @@ def row(setting: Setting, label: str, done: list[tuple[History, Result]]) -> str
     else:
         right = sum(r.named == h.culprit for h, r in done) / n
         hold = sum(h.culprit in r.claim for h, r in done) / n
+    found = sum({h.culprit, h.other} <= set(r.steps) for h, r in done)
+    both = f"{found / n:.1%}" if any(r.steps for r in results) else ""
     cells = [setting.name, label, f"{builds:.1f}", f"{runs:.0f}", f"{builds * 12 + runs:.0f}",
-             f"{builds * 30 + runs:.0f}", f"{named / n:.1%}", f"{right:.1%}", f"{hold:.1%}"]  # fmt: skip
+             f"{builds * 30 + runs:.0f}", f"{named / n:.1%}", f"{right:.1%}", f"{hold:.1%}", both]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
 
@@ -298,6 +323,8 @@ def main() -> int:
         if options.only not in setting.name:
             continue
         for label, method in METHODS.items():
+            if label.endswith("given") and setting.name not in COST_PROMISED:
+                continue
             if options.method in label:
                 began = time.perf_counter()
                 done = list(simulate(setting, method, number, options.seed))

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bisect_tool.analysis.problem import Action, Difference, Measure, Outcome, Problem, Run, State
+from bisect_tool.analysis.problem import (
+    Action,
+    Culprit,
+    Difference,
+    Done,
+    Measure,
+    Outcome,
+    Problem,
+    Run,
+    State,
+    UnbuildableGap,
+)
+from bisect_tool.analysis.search import advance, observe
 
-ENOUGH = 0.8  # a step that explains this share of the difference ends the search
+ENOUGH = 0.8  # steps that explain this share of the difference end the search
+SMALL = 0.1  # of the whole difference: less is not looked for in a part
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,11 @@ class Remaining:
 
 @dataclass(frozen=True)
 class AllSteps:
-    """Every step found, in order of position, and what was searched without finding one."""
+    """Every step found, in order of position, and what is left: searched in vain, or not searched at all.
+
+    ``first`` is the outcome of the whole range. ``explained``: the steps' share of the whole difference;
+    above 1 where a part goes the other way.
+    """
 
     first: Outcome
     steps: tuple[Step, ...]
@@ -55,9 +72,42 @@ class RangeAction:
 def advance_all(state: State, every: bool = True) -> RangeAction | AllSteps:
     """As ``search.advance``, over the whole range and then over what each step found leaves unexplained.
 
-    With ``every`` False only the whole range is searched. Runs are shared by all ranges.
+    With ``every`` False only the whole range is searched. Runs are shared by all ranges; in a part, a
+    difference of less than SMALL of the whole one is not looked for.
     """
-    raise NotImplementedError
+    whole = state.problem
+    queue = [(whole.first, whole.last)]
+    steps: list[Step] = []
+    remaining: list[Remaining] = []
+    main: Outcome | None = None
+    size = 0.0
+    while queue:
+        first, last = queue.pop(0)
+        if main is not None and abs(1 - _explained(steps)) <= 1 - ENOUGH:
+            remaining.append(Remaining(first, last, None))
+            continue
+        margin = max(whole.margin, SMALL * abs(size))
+        problem = whole if main is None else replace(whole, first=first, last=last, margin=margin)
+        action = advance(replace(state, problem=problem))
+        if not isinstance(action, Done):
+            return RangeAction(problem, action)
+        outcome = action.outcome
+        if main is None:
+            main = outcome
+            size = outcome.ends.centre
+        if not isinstance(outcome, Culprit | UnbuildableGap):
+            if main is not outcome:
+                remaining.append(Remaining(first, last, outcome))
+            continue
+        step = _step(outcome, size)
+        steps.append(step)
+        if every:
+            parts = ((first, step.parent), (step.position, last))
+            queue += [(a, b) for a, b in parts if a < b]
+    assert main is not None
+    steps.sort(key=lambda step: step.position)
+    remaining.sort(key=lambda part: part.first)
+    return AllSteps(main, tuple(steps), tuple(remaining), _explained(steps))
 
 
 def search_all(
@@ -68,4 +118,24 @@ def search_all(
     every: bool = True,
 ) -> tuple[AllSteps, State]:
     """Act until done, as ``search.search`` does, with every step."""
-    raise NotImplementedError
+    state = State(problem, runs, untestable)
+    while True:
+        next_one = advance_all(state, every)
+        if isinstance(next_one, AllSteps):
+            return next_one, state
+        assert not isinstance(next_one.action, Done)
+        state = observe(state, measure(next_one.action))
+
+
+def _explained(steps: list[Step]) -> float:
+    return sum(step.share for step in steps)
+
+
+def _step(outcome: Culprit | UnbuildableGap, size: float) -> Step:
+    if isinstance(outcome, Culprit):
+        parent, position = outcome.parent, outcome.position
+    else:
+        parent, position = outcome.before, outcome.after
+    change = outcome.proof or outcome.ends
+    low, high = sorted((change.low / size, change.high / size))
+    return Step(outcome, parent, position, change, change.centre / size, low, high)

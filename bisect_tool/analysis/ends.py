@@ -16,7 +16,7 @@ NU = 4.0  # degrees of freedom of the Student-t that the centres are fitted with
 GAUSS_SCALE = 0.8310  # scale of that fit on Gaussian data of sd 1: solves E[(NU+1) z^2 / (NU s^2 + z^2)] = 1
 EFFICIENCY = 0.89  # of its centre, against the mean, on Gaussian data
 FEWEST = 4  # rounds of both ends before anything is said
-LOOK = 0.002  # two-sided tail beyond which the ends differ; looked at after every round
+LOOK = 0.005  # two-sided tail beyond which the ends differ; looked at after every round
 FUTILE = 12  # rounds after which ends that agree within the margin are left alone
 LOG_ODDS = math.log(50)  # pass/fail: evidence for two rates against one
 

@@ -50,8 +50,8 @@ class Problem:
             raise ValueError("run_s above 0, margin at least 0, end_runs at least 6, probe_runs at least 2")
         for name in ("build_s", "commits", "prior"):
             values = getattr(self, name)
-            if len(values) not in (0, self.last + 1) or any(not 0 <= v < float("inf") for v in values):
-                raise ValueError(f"{name} has one finite value of 0 or more for each position 0..last")
+            if 0 < len(values) <= self.last or any(not 0 <= v < float("inf") for v in values):
+                raise ValueError(f"{name} needs a finite value of 0 or more for each position 0..last")
 
 
 @dataclass(frozen=True)

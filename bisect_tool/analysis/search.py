@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bisect_tool.analysis.ends import FEWEST, Ends, compare, ends, rounds_of
 from bisect_tool.analysis.information import channels, choose, testable_chance
 from bisect_tool.analysis.passfail import Counts, count
-from bisect_tool.analysis.posterior import Filter, remembered
+from bisect_tool.analysis.posterior import Filter, reach, remembered
 from bisect_tool.analysis.problem import (
     Action,
     Belief,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 LEAST_BITS = 1e-4  # a probe that tells less is not worth its runs
 PROOF_ROUNDS = 6  # at least: the fewest with an exact interval
+PROOF_LOOKS = 4
 PROOF_SD = 3.6  # a proof is sized beforehand so that the step expected is so many standard errors
 
 
@@ -239,10 +240,12 @@ class _Search:
         return tuple(rounds)
 
     def _proof_rounds(self) -> int:
-        if self.problem.kind == "passfail":
+        if isinstance(self.seen, Counts):
             spread = 0.5 / max(abs(self.found.difference.centre), 0.05)
         else:
-            spread = self.found.noise / abs(self.found.bad - self.found.good)
+            # Not from the ends: they stopped when they looked different, and look it too much.
+            known = reach(self.seen)
+            spread = known.noise / max(known.step, 1e-9)
         return min(max(PROOF_ROUNDS, math.ceil(2 * (PROOF_SD * spread) ** 2)), self.problem.end_runs)
 
     def _settle(self, before: int, after: int, probability: float) -> Action:
@@ -254,8 +257,8 @@ class _Search:
             proof, _ = compare(p.kind, pairs)
             size = self._proof_rounds()
             confirmed = (proof.low > 0) if d.centre > 0 else (proof.high < 0)
-            # Looked at twice at most, after rounds fixed beforehand: never until it agrees.
-            if len(pairs) < size or (len(pairs) < 2 * size and not confirmed):
+            # Looked at a few times, after rounds fixed beforehand: not after each until one agrees.
+            if len(pairs) < size or (len(pairs) < PROOF_LOOKS * size and not confirmed):
                 if self.state.exhausted:
                     return Done(BudgetSpent(self.state.exhausted, self.belief(), d))
                 number = size - len(pairs) % size
