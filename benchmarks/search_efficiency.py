@@ -68,6 +68,8 @@ SETTINGS = (
     Setting("drift AR(1), N=64, d=4", 64, 4, drift=True),
     Setting("slow outliers, N=64, d=4", 64, 4, outliers=True),
     Setting("steps 70/30, N=64, d=8", 64, 8, second=True),
+    Setting("steps 70/30, N=64, d=4", 64, 4, second=True),
+    Setting("drift, outliers and 70/30, N=64, d=8", 64, 8, drift=True, outliers=True, second=True),
     Setting("misleading prior, N=64, d=2", 64, 2, misled=True),
 )
 
@@ -280,7 +282,10 @@ METHODS: dict[str, Callable[[History], Result]] = {
     "git bisect run": git_bisect,
 }
 COST_PROMISED = ("N=512, d=2", "N=512, d=4", "N=64, d=4")
-COLUMNS = "histories | method | builds | runs | cost, build = 12 | build = 30 | named | right | claims that hold | both steps"
+COLUMNS = (
+    "histories | method | builds | runs | cost, build = 12 | build = 30 "
+    "| named | right | claims that hold | both steps"
+)
 
 
 def simulate(
@@ -304,8 +309,8 @@ def row(setting: Setting, label: str, done: list[tuple[History, Result]]) -> str
         hold = sum(h.culprit in r.claim for h, r in done) / n
     found = sum({h.culprit, h.other} <= set(r.steps) for h, r in done)
     both = f"{found / n:.1%}" if any(r.steps for r in results) else ""
-    cells = [setting.name, label, f"{builds:.1f}", f"{runs:.0f}", f"{builds * 12 + runs:.0f}",
-             f"{builds * 30 + runs:.0f}", f"{named / n:.1%}", f"{right:.1%}", f"{hold:.1%}", both]  # fmt: skip
+    costs = [f"{builds:.1f}", f"{runs:.0f}", f"{builds * 12 + runs:.0f}", f"{builds * 30 + runs:.0f}"]
+    cells = [setting.name, label, *costs, f"{named / n:.1%}", f"{right:.1%}", f"{hold:.1%}", both]
     return "| " + " | ".join(cells) + " |"
 
 

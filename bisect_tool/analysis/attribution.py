@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
+from bisect_tool.analysis.ends import scaled, student_fit
 from bisect_tool.analysis.problem import (
     Action,
     Culprit,
@@ -16,10 +18,12 @@ from bisect_tool.analysis.problem import (
     State,
     UnbuildableGap,
 )
-from bisect_tool.analysis.search import advance, observe
+from bisect_tool.analysis.search import advance, observe, prove_more
 
 ENOUGH = 0.8  # steps that explain this share of the difference end the search
-SMALL = 0.1  # of the whole difference: less is not looked for in a part
+SURELY = 0.7  # ... where their interval excludes less than this
+SMALL = 0.2  # of the whole difference: less is not looked for in a part
+SHARE_ROUNDS = 12  # a proof goes on to so many rounds where the share of the first step is in doubt
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Step:
     ``change`` is from the proof where there was one.
     """
 
-    outcome: Outcome  # Culprit or UnbuildableGap
+    outcome: Culprit | UnbuildableGap
     parent: int
     position: int
     change: Difference
@@ -83,7 +87,7 @@ def advance_all(state: State, every: bool = True) -> RangeAction | AllSteps:
     size = 0.0
     while queue:
         first, last = queue.pop(0)
-        if main is not None and abs(1 - _explained(steps)) <= 1 - ENOUGH:
+        if main is not None and _enough(steps):
             remaining.append(Remaining(first, last, None))
             continue
         margin = max(whole.margin, SMALL * abs(size))
@@ -94,13 +98,17 @@ def advance_all(state: State, every: bool = True) -> RangeAction | AllSteps:
         outcome = action.outcome
         if main is None:
             main = outcome
-            size = outcome.ends.centre
+            size = _size(state, outcome)
         if not isinstance(outcome, Culprit | UnbuildableGap):
             if main is not outcome:
                 remaining.append(Remaining(first, last, outcome))
             continue
         step = _step(outcome, size)
         steps.append(step)
+        if every and not steps[1:] and not state.exhausted and _doubtful(step):
+            return RangeAction(
+                problem, prove_more(step.parent, step.position, step.change.rounds, SHARE_ROUNDS)
+            )
         if every:
             parts = ((first, step.parent), (step.position, last))
             queue += [(a, b) for a, b in parts if a < b]
@@ -129,6 +137,31 @@ def search_all(
 
 def _explained(steps: list[Step]) -> float:
     return sum(step.share for step in steps)
+
+
+def _enough(steps: list[Step]) -> bool:
+    """They explain the difference, no less and no more, and not by luck."""
+    explained = _explained(steps)
+    doubt = math.hypot(*(step.share - step.share_low for step in steps))
+    return abs(1 - explained) <= 1 - ENOUGH and explained - doubt >= SURELY
+
+
+def _doubtful(step: Step) -> bool:
+    """It seems to explain enough, from too few rounds to say so."""
+    short = isinstance(step.outcome.proof, Difference) and step.change.rounds < SHARE_ROUNDS
+    return short and step.share >= ENOUGH and step.share_low < SURELY
+
+
+def _size(state: State, outcome: Outcome) -> float:
+    """The whole difference, from every run of both ends: they were run beside every probe."""
+    problem = state.problem
+    if problem.kind == "passfail":
+        return outcome.ends.centre
+    good, bad = (
+        student_fit(tuple(scaled(problem.kind, run.value) for run in state.runs if run.position == end))[0]
+        for end in (problem.first, problem.last)
+    )
+    return bad - good
 
 
 def _step(outcome: Culprit | UnbuildableGap, size: float) -> Step:

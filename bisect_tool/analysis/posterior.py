@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bisect_tool.analysis.ends import Ends, scaled
-from bisect_tool.analysis.problem import Problem, Run
+from bisect_tool.analysis.problem import Kind, Problem, Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ class Filter:
     tau: Floats  # (G,)
     before: int = -1  # the build that ran before
     seen: int = 0
-    setup: tuple[float, float, float] = field(default=(0.0, 0.0, 1.0))
+    setup: tuple[float, float, float, Kind] = (0.0, 0.0, 1.0, "log")
 
     def copy(self) -> Filter:
         return replace(
@@ -81,7 +81,7 @@ def start(problem: Problem, found: Ends) -> Filter:
     cov = np.zeros((2, G, 3, 3))
     cov[:, :, 0, 0] = cov[:, :, 1, 1] = sigma**2 + tau**2
     cov[:, :, 2, 2] = tau**2
-    setup = (found.good, found.bad, found.noise)
+    setup = (found.good, found.bad, found.noise, problem.kind)
     return Filter([problem.first, problem.last], np.zeros((2, G)), mean, cov, sigma, tau, setup=setup)
 
 
@@ -100,19 +100,24 @@ def fold(problem: Problem, runs: Sequence[Run], found: Ends, earlier: Filter | N
     return f
 
 
-_LAST: list[tuple[Problem, Sequence[Run], Filter]] = []
+_LAST: dict[tuple[int, int], tuple[Sequence[Run], Filter]] = {}
+_RANGES = 16  # remembered at once
 
 
 def remembered(problem: Problem, runs: Sequence[Run], found: Ends) -> Filter:
-    """As ``fold``; goes on from the last answer where ``runs`` begin with its runs. Only time differs."""
-    for known, seen, f in _LAST:
-        same = known is problem and f.setup == (found.good, found.bad, found.noise)
-        if same and len(seen) <= len(runs) and all(a is b for a, b in zip(seen, runs, strict=False)):
-            answer = fold(problem, runs, found, f)
-            break
-    else:
-        answer = fold(problem, runs, found)
-    _LAST[:] = [(problem, runs, answer)]
+    """As ``fold``; goes on from the last answer for this range where ``runs`` begin with its runs.
+
+    Only the time it takes differs.
+    """
+    key = (problem.first, problem.last)
+    seen, f = _LAST.pop(key, ((), None))
+    same = f is not None and f.setup == (found.good, found.bad, found.noise, problem.kind)
+    if not same or len(seen) > len(runs) or any(a is not b for a, b in zip(seen, runs, strict=False)):
+        f = None
+    answer = fold(problem, runs, found, f)
+    _LAST[key] = (runs, answer)
+    while len(_LAST) > _RANGES:
+        del _LAST[next(iter(_LAST))]
     return answer
 
 

@@ -118,6 +118,12 @@ def credible_set(probabilities: Sequence[float], confidence: float) -> list[int]
     return sorted(chosen)
 
 
+def prove_more(parent: int, position: int, done: int, wanted: int) -> Prove:
+    """The rounds of a proof from ``done`` to ``wanted``, in alternating order."""
+    pair = (parent, position)
+    return Prove(position, parent, tuple(pair if i % 2 == 0 else pair[::-1] for i in range(done, wanted)))
+
+
 def _inside(state: State) -> tuple[Run, ...]:
     """The runs of the range: a part of a longer search sees its own builds; what failed later is void."""
     first, last = state.problem.first, state.problem.last
@@ -261,10 +267,7 @@ class _Search:
             if len(pairs) < size or (len(pairs) < PROOF_LOOKS * size and not confirmed):
                 if self.state.exhausted:
                     return Done(BudgetSpent(self.state.exhausted, self.belief(), d))
-                number = size - len(pairs) % size
-                pair = (before, after)
-                order = tuple(pair if (len(pairs) + i) % 2 == 0 else pair[::-1] for i in range(number))
-                return Prove(after, before, order)
+                return prove_more(before, after, len(pairs), len(pairs) + size - len(pairs) % size)
             if not confirmed:
                 held = self.belief()
                 return Done(CredibleSet(held.credible, held, d))
