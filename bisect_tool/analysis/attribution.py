@@ -12,6 +12,7 @@ from bisect_tool.analysis.problem import (
     Difference,
     Done,
     Measure,
+    Measured,
     Outcome,
     Problem,
     Run,
@@ -132,7 +133,10 @@ def search_all(
         if isinstance(next_one, AllSteps):
             return next_one, state
         assert not isinstance(next_one.action, Done)
-        state = observe(state, measure(next_one.action))
+        measured = measure(next_one.action)
+        if measured == Measured():
+            raise ValueError("nothing was measured, nothing is untestable and no budget is spent")
+        state = observe(state, measured)
 
 
 def _explained(steps: list[Step]) -> float:

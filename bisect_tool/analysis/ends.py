@@ -19,17 +19,22 @@ FEWEST = 4  # rounds of both ends before anything is said
 LOOK = 0.005  # two-sided tail beyond which the ends differ; looked at after every round
 FUTILE = 12  # rounds after which ends that agree within the margin are left alone
 LOG_ODDS = math.log(50)  # pass/fail: evidence for two rates against one
+SAME_ODDS = math.log(6)  # ... and for one against two, after which the ends are left alone
 
 
 @dataclass(frozen=True)
 class Ends:
-    """The ends so far. ``good``, ``bad``: centres; ``noise``: sd between runs, in the unit of differences."""
+    """The ends so far. ``good``, ``bad``: centres; ``noise``: sd between runs, in the unit of differences.
+
+    ``strength``: the difference against what is asked of it; below 0: passes and failures speak for one rate.
+    """
 
     answer: Literal["step", "same", "more"]
     difference: Difference
     good: float
     bad: float
     noise: float
+    strength: float = 0.0
 
 
 def scaled(kind: Kind, value: float) -> float:
@@ -124,7 +129,8 @@ def _compare_rates(pairs: Sequence[tuple[Run, Run]]) -> tuple[Difference, float]
     one = betaln(0.5 + sum(fails), 0.5 + 2 * n - sum(fails)) - math.log(math.pi)
     spread = math.sqrt(max(a * (1 - a) + b * (1 - b), 0.1) / (n + 2))
     difference = Difference(centre, max(-1.0, b - a - half), min(1.0, b - a + half), n, 3 * spread)
-    return difference, max(0.0, float(two - one) / LOG_ODDS)
+    evidence = float(two - one)
+    return difference, -1.0 if evidence < -SAME_ODDS else max(0.0, evidence / LOG_ODDS)
 
 
 def ends(problem: Problem, runs: Sequence[Run]) -> Ends:
@@ -141,8 +147,8 @@ def ends(problem: Problem, runs: Sequence[Run]) -> Ends:
     size = max(abs(difference.centre), abs(good - bad))
     noise = max(noise, size / 50, 1e-12)  # exact values too need a scale; 50 sd leave nothing to doubt
     if strength >= 1:
-        return Ends("step", difference, good, bad, noise)
+        return Ends("step", difference, good, bad, noise, strength)
     inside = max(abs(difference.centre - difference.visible), abs(difference.centre + difference.visible))
-    if n >= problem.end_runs or (n >= FUTILE and inside <= problem.margin):
-        return Ends("same", difference, good, bad, noise)
-    return Ends("more", difference, good, bad, noise)
+    futile = n >= FUTILE and (strength < 0 or inside <= problem.margin)
+    answer: Literal["same", "more"] = "same" if futile or n >= problem.end_runs else "more"
+    return Ends(answer, difference, good, bad, noise, strength)

@@ -54,7 +54,8 @@ PROOF_SD = 3.6  # a proof is sized beforehand so that the step expected is so ma
 def advance(state: State) -> Action:
     """What to do next. Deterministic: the same state gives the same action.
 
-    Raises ValueError for runs outside the range, an end that is untestable, or values that the kind of the
+    Runs outside first..last are left aside. With ``exhausted`` "builds" what has run may run again, but
+    nothing else is built. Raises ValueError for an end that is untestable, or values that the kind of the
     problem does not allow.
     """
     problem = state.problem
@@ -65,7 +66,7 @@ def advance(state: State) -> Action:
     if found.answer == "same":
         return Done(_nothing(problem, found))
     if found.answer == "more":
-        if state.exhausted:
+        if _stopped(state):
             return Done(BudgetSpent(state.exhausted, None, found.difference))
         return MeasureEnds(_end_rounds(problem, found.difference.rounds))
     return _Search(state, runs, found).advance()
@@ -100,7 +101,10 @@ def search(
         action = advance(state)
         if isinstance(action, Done):
             return action.outcome, state
-        state = observe(state, measure(action))
+        measured = measure(action)
+        if measured == Measured():
+            raise ValueError("nothing was measured, nothing is untestable and no budget is spent")
+        state = observe(state, measured)
 
 
 def credible_set(probabilities: Sequence[float], confidence: float) -> list[int]:
@@ -124,6 +128,11 @@ def prove_more(parent: int, position: int, done: int, wanted: int) -> Prove:
     return Prove(position, parent, tuple(pair if i % 2 == 0 else pair[::-1] for i in range(done, wanted)))
 
 
+def _stopped(state: State) -> bool:
+    """Nothing may run any more; without builds, runs may."""
+    return state.exhausted not in ("", "builds")
+
+
 def _inside(state: State) -> tuple[Run, ...]:
     """The runs of the range: a part of a longer search sees its own builds; what failed later is void."""
     first, last = state.problem.first, state.problem.last
@@ -132,7 +141,11 @@ def _inside(state: State) -> tuple[Run, ...]:
 
 def _nothing(problem: Problem, found: Ends) -> Outcome:
     d = found.difference
-    small = d.visible <= problem.margin or max(abs(d.low), abs(d.high)) <= problem.margin
+    small = (
+        (problem.kind == "passfail" and found.strength < 0)
+        or d.visible <= problem.margin
+        or max(abs(d.low), abs(d.high)) <= problem.margin
+    )
     return NoStep(d) if small else TooNoisy(d)
 
 
@@ -190,7 +203,7 @@ class _Search:
         between = range(before + 1, after)
         if share[at] >= p.confidence and all(place in self.state.untestable for place in between):
             return self._settle(before, after, float(share[at]))
-        if self.state.exhausted:
+        if _stopped(self.state):
             return Done(BudgetSpent(self.state.exhausted, self.belief(), d))
         if self.no_step > 0.5:
             if d.rounds >= p.end_runs:
@@ -200,6 +213,8 @@ class _Search:
         if probe is not None:
             return probe
         held = self.belief()
+        if self.state.exhausted:
+            return Done(BudgetSpent(self.state.exhausted, held, d))
         return Done(CredibleSet(held.credible, held, d))
 
     def _probe(self) -> Probe | None:
@@ -222,6 +237,8 @@ class _Search:
         chance = testable_chance(positions, lost, self.cuts)
         room = np.maximum(p.probe_runs - ran, 0)
         room[[u - p.first - 1 for u in lost]] = 0
+        if self.state.exhausted:
+            room[ran == 0] = 0
         if not len(positions):
             return None
         best = choose(channels(self.seen, p.probe_runs), positions, q, build_s, chance, room, p.run_s)
@@ -265,7 +282,7 @@ class _Search:
             confirmed = (proof.low > 0) if d.centre > 0 else (proof.high < 0)
             # Looked at a few times, after rounds fixed beforehand: not after each until one agrees.
             if len(pairs) < size or (len(pairs) < PROOF_LOOKS * size and not confirmed):
-                if self.state.exhausted:
+                if _stopped(self.state):
                     return Done(BudgetSpent(self.state.exhausted, self.belief(), d))
                 return prove_more(before, after, len(pairs), len(pairs) + size - len(pairs) % size)
             if not confirmed:
