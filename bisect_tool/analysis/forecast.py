@@ -1,4 +1,4 @@
-"""What a search will still take, for the plan and for the line after every step: an expectation, no promise."""
+"""What a search will still take, for the plan and for the line after every step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Forecast:
 
 
 def forecast(state: State, stored: Collection[int] = ()) -> Forecast:
-    """From the bits that are still missing; ``stored``: positions that cost no build though they never ran."""
+    """An expectation from the bits still missing. ``stored``: builds that exist though they never ran."""
     p = state.problem
     ran = {run.position for run in state.runs} | set(stored)
     held = belief(state)

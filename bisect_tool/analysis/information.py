@@ -116,7 +116,7 @@ def _binomial(seen: Counts, runs: int, q: Floats) -> Floats:
     return binomial_bits(q, runs, seen.good, seen.bad)
 
 
-def testable_chance(positions: NDArray[np.intp], untestable: Sequence[int], tested: Sequence[int]) -> Floats:
+def chance_testable(positions: NDArray[np.intp], untestable: Sequence[int], tested: Sequence[int]) -> Floats:
     """How likely each position is to be testable: what lies near an untestable one often is not, either."""
     import numpy as np
 
@@ -126,7 +126,7 @@ def testable_chance(positions: NDArray[np.intp], untestable: Sequence[int], test
         near = SHY * np.exp(-(np.abs(positions - bad) - 1) / SHY_REACH)
         # a build between the two that ran ends the block
         crossed = np.searchsorted(ran, positions) != np.searchsorted(ran, bad)
-        chance = np.minimum(chance, np.where(crossed, 1.0, 1 - near))
+        chance = np.minimum(chance, np.where(crossed | np.isin(positions, ran), 1.0, 1 - near))
     return chance
 
 

@@ -72,8 +72,8 @@ class Run:
 class State:
     """All that has been seen. ``untestable``: does not build, crashes, times out: suspects, never bad.
 
-    ``exhausted``: why no more may be spent (``time``, ...); empty while there is budget; ``builds``: nothing new
-    may be built, but what has run may run again.
+    ``exhausted``: why no more may be spent (``time``, ...); empty while there is budget; ``builds``: nothing
+    new may be built, but what has run may run again.
     """
 
     problem: Problem

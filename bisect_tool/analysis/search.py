@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bisect_tool.analysis.ends import FEWEST, Ends, compare, ends, rounds_of
-from bisect_tool.analysis.information import channels, choose, testable_chance
+from bisect_tool.analysis.information import chance_testable, channels, choose
 from bisect_tool.analysis.passfail import Counts, count
 from bisect_tool.analysis.posterior import Filter, reach, remembered
 from bisect_tool.analysis.problem import (
@@ -234,7 +234,7 @@ class _Search:
         build = np.asarray(p.build_s, dtype=float)[p.first + 1 : p.last] if len(p.build_s) else 0.0
         build_s = np.where(ran > 0, 0.0, build)
         lost = sorted(u for u in self.state.untestable if p.first < u < p.last)
-        chance = testable_chance(positions, lost, self.cuts)
+        chance = chance_testable(positions, lost, self.cuts)
         room = np.maximum(p.probe_runs - ran, 0)
         room[[u - p.first - 1 for u in lost]] = 0
         if self.state.exhausted:
