@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 import pytest
-import scipy.stats  # type: ignore[import-untyped]
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
