@@ -16,6 +16,16 @@ from bisect_tool.analysis.verdicts import Effect, Kind, Verdict
 Line = Mapping[str, Any]
 
 
+FAILURES = {
+    "configure": "does not configure",
+    "compile": "does not compile",
+    "link": "does not link",
+    "pack": "does not pack",
+    "import": "does not import",
+    "walls": "tries what the walls do not allow",
+}
+
+
 @dataclass(frozen=True)
 class Plan:
     """What was compared. ``baseline`` and ``again`` (the baseline a second time, or nothing) are labels of
@@ -69,6 +79,7 @@ class Row:
     arms: Mapping[str, Judged]
     lines: tuple[Line, ...] = ()  # of the baseline
     unit: str = "s"
+    rate: bool = False  # more is better
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``contaminated``: why an arm gets no verdict. ``same``: arms that are the same build as another."""
+    """``failed``: what became of arms that could not be compared, in a few words. ``same``: arms that are the
+    same build as another. ``contaminated``: why an arm gets no verdict."""
 
     plan: Plan
     tables: tuple[Table, ...]
@@ -118,7 +130,9 @@ def compare(lines: Iterable[Line], plan: Plan) -> Comparison:
     """The whole comparison, from the session's lines alone."""
     lines = list(lines)
     failed = {
-        line["arm"]: line.get("failure") or line["reason"]
+        line["arm"]: FAILURES.get(line.get("failure", ""), "could not be made")
+        if line["kind"] == "failed-arm"
+        else "its runs fail"
         for line in lines
         if line["kind"] in ("failed-arm", "dropped")
     }
@@ -188,6 +202,7 @@ def _rows(group: Group, plan: Plan, contaminated: Mapping[str, str], keep: str =
             {arm: found[arm][place] for arm in plan.others},
             tuple(cell.lines.get(plan.baseline, {}).values()),
             cell.unit,
+            cell.rate,
         )
         for place, cell in enumerate(group.cells)
     )
@@ -200,7 +215,7 @@ def _control(group: Group, plan: Plan) -> Row:
     for arm in plan.others:
         effect = cell.effect(arm, plan.baseline)
         arms[arm] = Judged(cell.centre(arm), effect, _of_control(effect))
-    return Row(cell.name, cell.M, cell.centre(plan.baseline), arms, unit=cell.unit)
+    return Row(cell.name, cell.M, cell.centre(plan.baseline), arms, unit=cell.unit, rate=cell.rate)
 
 
 def _mean(group: Group, plan: Plan) -> Row:
@@ -220,14 +235,15 @@ def _judged(cell: Cell, arm: str, effect: Effect | None, verdict: Verdict, void:
     right = correctness.against(lines, base) if lines else None
     if verdict.kind is not Kind.MISSING:
         if void:
-            verdict = Verdict(Kind.AMBIGUOUS, f"contaminated: {void}")
+            verdict = Verdict(Kind.AMBIGUOUS, f"contaminated: {void}", "contaminated")
         elif _launches(lines.values()) and _launches(base.values()):
-            verdict = Verdict(Kind.AMBIGUOUS, "launch-bound in both, so the host was timed")
+            verdict = Verdict(Kind.AMBIGUOUS, "launch-bound in both, so the host was timed", "launch-bound")
     else:
-        verdict = Verdict(Kind.MISSING, _why_missing(cell, arm, plan))
+        why = _why_missing(cell, arm, plan)
+        verdict = Verdict(Kind.MISSING, why, why)
     if right is not None and right.wrong:
         # Whatever its speed, and whatever the host did.
-        verdict = Verdict(Kind.WRONG, right.wrong)
+        verdict = Verdict(Kind.WRONG, right.wrong, right.wrong)
     return Judged(cell.centre(arm), effect, verdict, right, tuple(lines.values()))
 
 
@@ -248,10 +264,10 @@ def _launches(lines: Iterable[Line]) -> bool:
 
 def _of_control(effect: Effect | None) -> Verdict:
     if effect is None or effect.ratio.low is None:
-        return Verdict(Kind.MISSING, "too few rounds to tell")
+        return Verdict(Kind.MISSING, "too few rounds to tell", "too few rounds")
     if verdicts.moved(effect):
-        return Verdict(Kind.AMBIGUOUS, "moved")
-    return Verdict(Kind.SAME, "steady")
+        return Verdict(Kind.AMBIGUOUS, "moved", "moved")
+    return Verdict(Kind.SAME, "steady", "steady")
 
 
 def _contaminated(controls: Sequence[Group], plan: Plan) -> dict[str, str]:

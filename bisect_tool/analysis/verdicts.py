@@ -35,11 +35,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """``reason``: one clause. ``more``: rounds that an AMBIGUOUS row probably still needs, where that can be
-    told; None where it cannot, or where they would be more than TOO_MANY."""
+    """``reason``: one clause; ``short``: a word or two for a cell, where the kind alone does not say it;
+    ``more``: rounds that an AMBIGUOUS row probably still needs; None where they cannot be told."""
 
     kind: Kind
     reason: str
+    short: str = ""
     more: int | None = None
 
     @property
@@ -136,21 +137,15 @@ def judge(effects: Sequence[Effect | None], margin: float = MARGIN) -> list[Verd
     """
     ps = iter(holm([found.p for found in effects if found is not None]))
     rows = sum(found is not None for found in effects)
-    return [
-        Verdict(Kind.MISSING, "no round has both")
-        if found is None
-        else _verdict(found, next(ps), rows, margin)
-        for found in effects
-    ]
+    nothing = Verdict(Kind.MISSING, "no round has both", "no round has both")
+    return [nothing if found is None else _verdict(found, next(ps), rows, margin) for found in effects]
 
 
 def _verdict(found: Effect, p: float, rows: int, margin: float) -> Verdict:
     ratio = found.ratio
     if ratio.low is None or ratio.high is None:
-        lacking = MIN_ROUNDS - ratio.n
-        return Verdict(
-            Kind.AMBIGUOUS, f"{ratio.n} of the {MIN_ROUNDS} rounds that an interval needs", lacking
-        )
+        why = f"{ratio.n} of the {MIN_ROUNDS} rounds that an interval needs"
+        return _undecided(why, rounds_needed(found, rows, margin))
     change = f"{(ratio.centre - 1) * 100:+.1f} %"
     span = f"{change} [{(ratio.low - 1) * 100:.1f}, {(ratio.high - 1) * 100:.1f}]"
     apart = ratio.low > 1 or ratio.high < 1
@@ -167,7 +162,12 @@ def _verdict(found: Effect, p: float, rows: int, margin: float) -> Verdict:
         why = f"{span} reaches across {margin * 100:g} %, below which a change is none"
     else:
         why = f"{span} allows for none and for more than {margin * 100:g} %"
-    return Verdict(Kind.AMBIGUOUS, why, rounds_needed(found, rows, margin))
+    return _undecided(why, rounds_needed(found, rows, margin))
+
+
+def _undecided(why: str, more: int | None) -> Verdict:
+    short = f"more than {TOO_MANY}" if more is None else f"about {more}"
+    return Verdict(Kind.AMBIGUOUS, why, f"{short} more {'round' if more == 1 else 'rounds'}", more)
 
 
 def rounds_needed(found: Effect, rows: int = 1, margin: float = MARGIN) -> int | None:
