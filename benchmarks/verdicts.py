@@ -2,7 +2,7 @@
 
 A host: each process is off by a random effect of its own (in each row anew), the host gets 3 % slower over
 the session, and 5 % of the runs are outliers, slower by 10 % on average. A comparison: two arms in balanced,
-shuffled rounds, a table of several rows. No guard discards anything here.
+shuffled rounds, a table of several rows, and a control that stays. No guard discards anything here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from bisect_tool.analysis.verdicts import ALPHA, Effect, Kind, effect, holm, judge, least_rounds
+from bisect_tool.analysis.verdicts import ALPHA, Effect, Kind, beside, effect, holm, judge, least_rounds
 from bisect_tool.measuring.schedule import orders
 
 ROUNDS = 20
@@ -33,8 +33,8 @@ class Host:
 
 
 def simulate(host: Host, rows: int, change: float, rng: random.Random) -> list[list[dict[int, float]]]:
-    """``times[arm][row][round]``: two arms, the second slower by the share ``change``."""
-    times: list[list[dict[int, float]]] = [[{} for _ in range(rows)] for _ in range(2)]
+    """``times[arm][row][round]``: two arms, the second slower by ``change``; the last row is the control."""
+    times: list[list[dict[int, float]]] = [[{} for _ in range(rows + 1)] for _ in range(2)]
     step = 0
     for number, order in enumerate(islice(orders(2, rng.randrange(2**31)), ROUNDS), 1):
         for arm in order:
@@ -42,9 +42,9 @@ def simulate(host: Host, rows: int, change: float, rng: random.Random) -> list[l
             step += 1
             outlier = rng.expovariate(1 / OUTLIER_SIZE) if rng.random() < OUTLIERS else 0.0
             common = rng.gauss(0, host.sd)
-            for row in range(rows):
+            for row in range(rows + 1):
                 process = common if host.shared else rng.gauss(0, host.sd)
-                slower = (1 + ramp) * (1 + outlier) * (1 + change if arm else 1.0)
+                slower = (1 + ramp) * (1 + outlier) * (1 + change if arm and row < rows else 1.0)
                 times[arm][row][number] = math.exp(process) * slower
     return times
 
@@ -56,10 +56,10 @@ def fixed(times: Sequence[Sequence[dict[int, float]]]) -> list[Effect]:
 
 def by_width(times: Sequence[Sequence[dict[int, float]]]) -> list[Effect]:
     """As the tool stops: at the width, not before a row could be called, with all rounds at the latest."""
-    for rounds in range(least_rounds(len(times[0])), ROUNDS + 1):
+    for rounds in range(least_rounds(len(times[0]) - 1), ROUNDS + 1):
         so_far = [[{r: v for r, v in row.items() if r <= rounds} for row in arm] for arm in times]
         found = fixed(so_far)
-        if max(each.half_width for each in found) <= WIDTH:
+        if max(each.half_width for each in found[:-1]) <= WIDTH:
             return found
     return fixed(times)
 
@@ -91,8 +91,9 @@ def tally(
     assert found.kinds is not None
     rng = random.Random(seed)
     for _ in range(comparisons):
-        effects = stop(simulate(host, rows, change, rng))
-        kinds = [verdict.kind for verdict in judge(effects)]
+        *effects, control = stop(simulate(host, rows, change, rng))
+        judged = zip(judge(effects), effects, strict=True)
+        kinds = [beside(verdict, each, control).kind for verdict, each in judged]
         for kind in kinds:
             found.kinds[kind] = found.kinds.get(kind, 0) + 1
         found.comparisons += 1

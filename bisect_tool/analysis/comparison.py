@@ -142,14 +142,14 @@ def compare(lines: Iterable[Line], plan: Plan) -> Comparison:
     shown = [group for group in found if not group.control]
     plan = replace(plan, arms=tuple(arm for arm in plan.arms if arm not in same))
     contaminated = _contaminated(controls, plan) if plan.controlled else {}
-    judged = [_rows(group, plan, contaminated) for group in shown]
+    pairs = [(group, next((c for c in controls if c.goes_with(group)), None)) for group in shown]
+    judged = [_rows(group, control, plan) for group, control in pairs]
     if plan.again and (disturbed := _again(judged, plan)):
         contaminated = {**dict.fromkeys(plan.others, disturbed), **contaminated}
-        judged = [_rows(group, plan, contaminated, keep=plan.again) for group in shown]
+        judged = [_rows(group, control, plan, disturbed) for group, control in pairs]
     tables = []
-    for group, rows in zip(shown, judged, strict=True):
-        control = next((other for other in controls if other.goes_with(group)), None)
-        mean = _mean(group, plan) if group.case and len(group.cells) > 1 else None
+    for (group, control), rows in zip(pairs, judged, strict=True):
+        mean = _mean(group, control, plan) if group.case and len(group.cells) > 1 else None
         tables.append(Table(group.case, rows, _control(control, plan) if control else None, mean))
     return Comparison(plan, tuple(tables), failed, same, contaminated)
 
@@ -178,10 +178,10 @@ def least_rounds(lines: Iterable[Line], plan: Plan) -> int:
 # ---------------------------------------------------------------- verdicts
 
 
-def _rows(group: Group, plan: Plan, contaminated: Mapping[str, str], keep: str = "") -> tuple[Row, ...]:
+def _rows(group: Group, control: Group | None, plan: Plan, disturbed: str = "") -> tuple[Row, ...]:
     """Rows with verdicts. The family of Holm is the table: all its rows, of all arms at once; the baseline's
-    second self, which tests the host and no change, is a family of its own. ``keep``: an arm that keeps its
-    verdicts all the same."""
+    second self, which tests the host and no change, is a family of its own. ``disturbed``: what that showed,
+    which takes the other arms' verdicts away."""
     found: dict[str, list[Judged]] = {}
     families = [[arm for arm in plan.others if arm != plan.again], [plan.again] if plan.again else []]
     for family in families:
@@ -189,9 +189,10 @@ def _rows(group: Group, plan: Plan, contaminated: Mapping[str, str], keep: str =
         given = verdicts.judge(effects, plan.margin)
         for place, arm in enumerate(family):
             part = slice(place * len(group.cells), (place + 1) * len(group.cells))
-            void = contaminated.get(arm, "") if arm != keep else ""
+            void = disturbed if arm != plan.again else ""
+            still = _still(control, arm, plan)
             found[arm] = [
-                _judged(cell, arm, effect, verdict, void, plan)
+                _judged(cell, arm, effect, verdicts.beside(verdict, effect, still), void, plan)
                 for cell, effect, verdict in zip(group.cells, effects[part], given[part], strict=True)
             ]
     return tuple(
@@ -208,6 +209,11 @@ def _rows(group: Group, plan: Plan, contaminated: Mapping[str, str], keep: str =
     )
 
 
+def _still(control: Group | None, arm: str, plan: Plan) -> Effect | None:
+    """What the control of a table did in an arm; None where it does not count."""
+    return control.cells[0].effect(arm, plan.baseline) if control is not None and plan.controlled else None
+
+
 def _control(group: Group, plan: Plan) -> Row:
     """Its one cell; the verdict says whether it moved."""
     cell = group.cells[0]
@@ -218,7 +224,7 @@ def _control(group: Group, plan: Plan) -> Row:
     return Row(cell.name, cell.M, cell.centre(plan.baseline), arms, unit=cell.unit, rate=cell.rate)
 
 
-def _mean(group: Group, plan: Plan) -> Row:
+def _mean(group: Group, control: Group | None, plan: Plan) -> Row:
     """The geometric mean over the rows of a table, judged for itself."""
     base = group.mean_times(plan.baseline)
     arms = {}
@@ -226,7 +232,9 @@ def _mean(group: Group, plan: Plan) -> Row:
         times = group.mean_times(arm)
         effect = verdicts.effect(times, base)
         (verdict,) = verdicts.judge([effect], plan.margin)
-        arms[arm] = Judged(centre(times), effect, verdict)
+        arms[arm] = Judged(
+            centre(times), effect, verdicts.beside(verdict, effect, _still(control, arm, plan))
+        )
     return Row("geometric mean", None, centre(base), arms)
 
 
@@ -267,7 +275,9 @@ def _of_control(effect: Effect | None) -> Verdict:
         return Verdict(Kind.MISSING, "too few rounds to tell", "too few rounds")
     if verdicts.moved(effect):
         return Verdict(Kind.AMBIGUOUS, "moved", "moved")
-    return Verdict(Kind.SAME, "steady", "steady")
+    if verdicts.steady(effect):
+        return Verdict(Kind.SAME, "steady", "steady")
+    return Verdict(Kind.AMBIGUOUS, "neither moved nor known to be steady", "unclear")
 
 
 def _contaminated(controls: Sequence[Group], plan: Plan) -> dict[str, str]:

@@ -198,6 +198,38 @@ def moved(control: Effect, margin: float = CONTROL_MARGIN) -> bool:
     return (ratio.low > 1 or ratio.high < 1) and abs(ratio.centre - 1) >= margin
 
 
+def steady(control: Effect, margin: float = CONTROL_MARGIN) -> bool:
+    """Whether a control is known to have stayed: its interval lies within 1 ± ``margin``."""
+    ratio = control.ratio
+    return (
+        ratio.low is not None
+        and ratio.high is not None
+        and 1 - margin <= ratio.low <= ratio.high <= 1 + margin
+    )
+
+
+def beside(said: Verdict, found: Effect | None, control: Effect | None) -> Verdict:
+    """What a control leaves of a verdict of speed.
+
+    Nothing when it moved. When it is not known to have stayed either, a change stands only where the two
+    intervals have nothing in common: else the host may have moved as much.
+    """
+    if control is None or found is None or said.kind is Kind.MISSING:
+        return said
+    if moved(control):
+        change = f"{(control.ratio.centre - 1) * 100:+.1f} %"
+        return Verdict(Kind.AMBIGUOUS, f"contaminated: the control moved by {change}", "contaminated")
+    if not said.change or steady(control):
+        return said
+    if control.ratio.low is None or control.ratio.high is None:
+        return Verdict(Kind.AMBIGUOUS, "the control has too few rounds", "control unclear")
+    assert found.ratio.low is not None and found.ratio.high is not None
+    if found.ratio.low > control.ratio.high or found.ratio.high < control.ratio.low:
+        return said
+    span = f"[{(control.ratio.low - 1) * 100:+.1f}, {(control.ratio.high - 1) * 100:+.1f}]"
+    return Verdict(Kind.AMBIGUOUS, f"the control may have moved as much: {span} %", "control unclear")
+
+
 def seen(found: Effect) -> float | None:
     """The largest difference, as a share, that the interval still allows; None without an interval."""
     if found.ratio.low is None or found.ratio.high is None:

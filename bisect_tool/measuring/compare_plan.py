@@ -90,8 +90,8 @@ def _minutes(comparing: Comparing, build_s: float, unknown: bool) -> list[str]:
         least = (settings.rounds or MIN_ROUNDS) * a_round
         lines.append(f"a round: {arms} runs of about {each:.0f} s ({source}), {a_round / 60:.1f} min")
         lines.append(
-            f"measuring: {min(least, most) / 60:.0f}–{most / 60:.0f} min, until {_until(settings)}; more where "
-            "a table has so many rows that six rounds could call none of them"
+            f"measuring: {min(least, most) / 60:.0f}–{most / 60:.0f} min, until {_until(settings)}; more for "
+            "tables of so many rows that six rounds could call none of them"
         )
     if unknown:
         lines.append("builds: how long they take here is not known yet")

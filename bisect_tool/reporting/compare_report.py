@@ -24,8 +24,8 @@ COUNTED = (Kind.FASTER, Kind.SLOWER, Kind.SAME, Kind.AMBIGUOUS, Kind.WRONG)
 FOOT = (
     "Ratio: time over the baseline's, taken within a round (one fresh process an arm); Hodges–Lehmann centre "
     "with the exact signed-rank interval, 95 % for each cell on its own. FASTER, SLOWER: the interval "
-    "excludes 1, the change is at least {margin}, and p < 0.05 after Holm over the table's rows. SAME: the interval "
-    "lies within ±{margin}. Else AMBIGUOUS."
+    "excludes 1, the change is at least {margin}, p < 0.05 after Holm over the table's rows, and the control "
+    "did not move. SAME: the interval lies within ±{margin}. Else AMBIGUOUS."
 )
 OF_CASES = (
     " WRONG: NaN, or an error at least 3 times the baseline's. `error`: largest relative error against the "

@@ -134,7 +134,7 @@ def _ratio(judged: Judged, row: Row) -> str:
 
 def verdict(said: Verdict, failed: str = "") -> str:
     """A verdict in a cell: ``FASTER``, ``AMBIGUOUS (about 4 more rounds)``, ``– (does not compile)``."""
-    if said.short in ("steady", "moved"):
+    if said.short in ("steady", "moved", "unclear"):
         return said.short
     short = failed if said.kind is Kind.MISSING and failed else said.short
     return f"{said.kind.value} ({short})" if short else said.kind.value
