@@ -109,13 +109,9 @@ class Comparison:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Of all arms but the baseline's second self."""
-        return [
-            judged.verdict
-            for arm in self.plan.others
-            if arm != self.plan.again
-            for _, _, judged in self.judged(arm)
-        ]
+        """Of all arms but the baseline's second self, unless that is the only one."""
+        arms = [arm for arm in self.plan.others if arm != self.plan.again] or self.plan.others
+        return [judged.verdict for arm in arms for _, _, judged in self.judged(arm)]
 
     @property
     def changed(self) -> bool:

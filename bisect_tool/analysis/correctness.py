@@ -18,8 +18,8 @@ class Correctness:
     """``error``: the largest relative error against float32 over the rounds; ``baseline``: the baseline's.
 
     ``differs``: the largest absolute difference from the baseline's result, 0.0 for equal bits, None where
-    the two did not multiply the same numbers or do not say. ``row_bits``: whether row 0 has the bits that
-    M=1 gives, in every round. ``wrong``: why the result is wrong, or nothing.
+    the two did not multiply the same numbers (``other_inputs``) or do not say. ``row_bits``: whether row 0
+    has the bits that M=1 gives, in every round. ``wrong``: why the result is wrong, or nothing.
     """
 
     error: float | None
@@ -27,6 +27,7 @@ class Correctness:
     differs: float | None
     row_bits: bool
     wrong: str
+    other_inputs: bool = False
 
 
 def against(lines: Mapping[int, Line], baseline: Mapping[int, Line]) -> Correctness | None:
@@ -45,6 +46,7 @@ def against(lines: Mapping[int, Line], baseline: Mapping[int, Line]) -> Correctn
         _difference(lines, baseline),
         all(line["error"].get("row_bits_as_m1", True) for line in lines.values() if "error" in line),
         wrong,
+        any(_other_inputs(line, baseline.get(r)) for r, line in lines.items()),
     )
 
 
@@ -79,6 +81,13 @@ def _difference(lines: Mapping[int, Line], baseline: Mapping[int, Line]) -> floa
     ]
     known = [difference for difference in found if difference is not None]
     return _largest(known) if known else None
+
+
+def _other_inputs(line: Line, base: Line | None) -> bool:
+    """Whether these two say that they multiplied other numbers: quantizing gave another weight, say."""
+    if base is None or "output" not in line or "output" not in base:
+        return False
+    return bool(line["output"]["inputs"] != base["output"]["inputs"])
 
 
 def _between(output: Line, other: Line) -> float | None:

@@ -43,10 +43,13 @@ def tables(found: Comparison, view: View) -> list[str]:
     """Every table in markdown, with its title; one for each arm where they do not fit beside each other."""
     if view.layout == "upstream":
         return _upstream(found, view)
-    arms = found.plan.others
+    arms = tuple(arm for arm in found.plan.others if arm != found.plan.again)
     apart = view.split or len(arms) > COLUMNS - 3
+    parts = [(arm,) for arm in arms] if apart else [arms]
+    # The baseline's second self tells of the host: a table of its own, after those that were asked for.
+    parts += [(found.plan.again,)] if found.plan.again else []
     out = []
-    for part in [(arm,) for arm in arms] if apart else [arms]:
+    for part in filter(None, parts):
         for one in found.tables:
             rows = shown(one, part, view)
             if rows:
@@ -72,7 +75,8 @@ def _table(one: Table, rows: Sequence[Row], found: Comparison, arms: Sequence[st
     extra = [one.control] if one.control else []
     extra = [*([one.mean] if view.geomean and one.mean else []), *extra]
     # One unit for the table; a metric of a script has its own in each cell.
-    unit = time_unit([row.baseline.centre for row in rows if row.baseline] or [1.0]) if one.case else ""
+    times = [row.baseline or row.arms[arm].time for row in rows for arm in arms]
+    unit = time_unit([time.centre for time in times if time] or [1.0]) if one.case else ""
     heads, lines = _head(one, found, arms, unit), []
     for row in [*rows, *extra]:
         label = "control" if row is one.control else row.name
@@ -148,7 +152,8 @@ def _results(row: Row, arms: Sequence[str]) -> list[str]:
     texts = []
     for arm in arms:
         judged = row.arms[arm]
-        said = ", ".join([*([_one_error(judged.right)] if judged.right else []), *result_notes(judged)])
+        most = [note for note in result_notes(judged) if "/" not in note]  # no room for what few runs carry
+        said = ", ".join([*([_one_error(judged.right)] if judged.right else []), *most])
         if said:
             texts.append(f"{name(arm)}: {said}")
     return ["; ".join(texts)]
@@ -171,6 +176,8 @@ def result_notes(judged: Judged) -> list[str]:
     first = []
     if right is not None and right.differs is not None:
         first = ["same bits" if right.differs == 0 else f"differs by {right.differs:.1e}"]
+    elif right is not None and right.other_inputs:
+        first = ["other inputs"]
     return [*first, *(notes(judged.lines) if judged.lines else [])]
 
 
@@ -185,7 +192,7 @@ def _upstream(found: Comparison, view: View) -> list[str]:
         for one in found.tables:
             if not one.case:
                 continue
-            for row in shown(one, [arm], view):
+            for row in (row for row in shown(one, [arm], view) if row.baseline or row.arms[arm].time):
                 kinds.setdefault(how(one.case), []).append(_upstream_row(one, row, row.arms[arm]))
         out += [
             f"{name(found.plan.baseline)} → {name(arm)}; {kind}\n\n{table(UPSTREAM_HEAD, rows)}"

@@ -106,10 +106,10 @@ def _trouble(lines: Sequence[Line]) -> list[tuple[str, str]]:
     remarks = Counter(text for run in counted(lines) for text in run.get("notes", ()))
     attested = [run for run in counted(lines) if not run.get("module")]
     return [
-        ("discarded rounds", f"{sum(discards.values())}" + _listed(discards)),
+        ("discarded rounds", f"{sum(discards.values())}" + _listed(_grouped(discards))),
         (
             "unsteady rounds kept",
-            f"{sum(kept.values())}, past the limit on discards" + _listed(kept) if kept else "",
+            f"{sum(kept.values())}, past the limit on discards" + _listed(_grouped(kept)) if kept else "",
         ),
         ("host remarks", "; ".join(f"{text} ({n} runs)" for text, n in _grouped(remarks).items())),
         ("not attested", f"{len(attested)} runs did not import mlx in their own process" if attested else ""),
