@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from bisect_tool.errors import UsageProblem
 from bisect_tool.upstream.revision import PATH_MARK, Kind, Revision
 
-_LABELLED = re.compile(r"([A-Za-z][\w.+-]{0,39})=(.+)", re.DOTALL)
+_LABELLED = re.compile(r"([A-Za-z][\w.+-]{0,39})=(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
