@@ -49,7 +49,8 @@ def markdown(header: Line, lines: Sequence[Line], view: View | None = None) -> P
     found = comparison.compare(lines, Plan.of(header))
     made = compare_table.tables(found, view)
     head = "\n".join(f"- {text}" for text in [*summary(found), *_state(found, lines)])
-    remarks = [*_hidden(found, view, made), *_missing(lines), *report.unsupported(lines), *_legend(found)]
+    remarks = [*_hidden(found, view, made), *_missing(lines), *report.unsupported(lines)]
+    remarks += _legend(found) if view.layout == "default" else []
     tail = ["\n".join(f"- {text}" for text in remarks)] if remarks else []
     if found.tables:
         cases = any(one.case for one in found.tables)

@@ -11,7 +11,7 @@ from bisect_tool.analysis.comparison import Comparison, Judged, Row, Table
 from bisect_tool.analysis.correctness import Correctness
 from bisect_tool.analysis.rank import Interval
 from bisect_tool.analysis.verdicts import Kind, Verdict
-from bisect_tool.reporting.step_table import how, notes, shape
+from bisect_tool.reporting.step_table import OTHER_BITS, how, notes, shape
 from bisect_tool.reporting.text import UNITS, table, time_unit, with_interval
 
 COLUMNS = 7  # at most; GitHub shows no more beside each other without scrolling
@@ -148,7 +148,7 @@ def _results(row: Row, arms: Sequence[str]) -> list[str]:
     """Are they right, and how do they differ from the baseline's?"""
     if len(arms) == 1:
         judged = row.arms[arms[0]]
-        return [_error(judged.right), ", ".join(result_notes(judged))]
+        return [_error(judged.right), ", ".join([*result_notes(judged), *_baseline_notes(row)])]
     texts = []
     for arm in arms:
         judged = row.arms[arm]
@@ -156,18 +156,29 @@ def _results(row: Row, arms: Sequence[str]) -> list[str]:
         said = ", ".join([*([_one_error(judged.right)] if judged.right else []), *most])
         if said:
             texts.append(f"{name(arm)}: {said}")
+    texts += [note for note in _baseline_notes(row) if "/" not in note]
     return ["; ".join(texts)]
+
+
+def _baseline_notes(row: Row) -> list[str]:
+    """The marks of the baseline's own times; whether another kernel ran for it is no news."""
+    marks = notes(row.lines) if row.lines else []
+    return [f"baseline: {mark}" for mark in marks if not mark.startswith(OTHER_BITS)]
 
 
 def _error(right: Correctness | None) -> str:
     if right is None or right.error is None:
         return ""
-    before = "" if right.baseline is None else f"{right.baseline:.1e} → "
-    return f"{before}{right.error:.1e}"
+    before = "" if right.baseline is None else f"{_relative(right.baseline)} → "
+    return f"{before}{_relative(right.error)}"
 
 
 def _one_error(right: Correctness | None) -> str:
-    return "" if right is None or right.error is None else f"{right.error:.1e}"
+    return "" if right is None or right.error is None else _relative(right.error)
+
+
+def _relative(error: float) -> str:
+    return "NaN" if math.isnan(error) else f"{error:.1e}"
 
 
 def result_notes(judged: Judged) -> list[str]:

@@ -46,11 +46,19 @@ def _arms(lines: Sequence[Line]) -> list[tuple[str, str]]:
                 f"{_origin(line)} ({line['backend']}), contents {line['wheel_digest'][:12]}, "
                 f"Python {line['python']}" + (f", {env}" if env else "")
             )
-            found.append((mlx(line["arm"]), text))
+            found.append((mlx(line["arm"]) + _typed(line), text))
     architectures = {
         run["device"]["architecture"] for run in counted(lines) if run.get("device", {}).get("architecture")
     }
     return [*found, ("device architecture as MLX reports it", ", ".join(sorted(architectures)))]
+
+
+def _typed(line: Line) -> str:
+    """What stands behind a label, where it does not say so itself."""
+    label, typed, onto = line["arm"], line.get("typed", line["arm"]), line.get("onto")
+    if label in (typed, f"{typed} onto {onto}"):
+        return ""
+    return f" ({typed} merged onto {onto})" if onto else f" ({typed})"
 
 
 def _origin(line: Line) -> str:
@@ -59,6 +67,8 @@ def _origin(line: Line) -> str:
     if not build:
         return f"released wheel {line['mlx']}"
     text = f"commit {line['sha']}, built here as {build['key'][:12]}"
+    if line.get("changes"):
+        text = f"a tree with changes of its own (digest {line['changes'][:12]}), built as {build['key'][:12]}"
     if build["sha"] != line["sha"]:
         text += f" (the build of {build['sha'][:9]}, which has the same files)"
     recipe = build["recipe"]
