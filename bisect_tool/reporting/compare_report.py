@@ -48,8 +48,11 @@ def markdown(header: Line, lines: Sequence[Line], view: View | None = None) -> P
     view = view or View.of(header)
     found = comparison.compare(lines, Plan.of(header))
     made = compare_table.tables(found, view)
+    if not made and not view.only_changed and not header["plan"]["script"]["canonical"]:
+        made = list(filter(None, [report.exit_table(lines)]))
     head = "\n".join(f"- {text}" for text in [*summary(found), *_state(found, lines)])
-    remarks = [*_hidden(found, view, made), *_missing(lines), *report.unsupported(lines)]
+    remarks = [*_hidden(found, view, made), *_missing(lines), *_ended_badly(lines)]
+    remarks += report.unsupported(lines)
     remarks += _legend(found) if view.layout == "default" else []
     tail = ["\n".join(f"- {text}" for text in remarks)] if remarks else []
     if found.tables:
@@ -191,6 +194,18 @@ def _missing(lines: Sequence[Line]) -> list[str]:
         for line in lines
         if line["kind"] in ("failed-arm", "dropped")
     ]
+
+
+def _ended_badly(lines: Sequence[Line]) -> list[str]:
+    """Arms whose script printed no number and ended with another exit code than 0: an answer, but no time."""
+    runs = series.counted(lines)
+    said = []
+    for arm in series.arms(runs):
+        own = [run for run in runs if run["arm"] == arm]
+        bad = [run["reason"] for run in own if run["outcome"] == "bad"]
+        if bad:
+            said.append(f"{name(arm)}: {len(bad)} of {len(own)} runs printed no number: {bad[-1]}")
+    return said
 
 
 def _legend(found: Comparison) -> list[str]:
