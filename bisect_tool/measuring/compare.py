@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bisect_tool.analysis import comparison
+from bisect_tool.building.cache import AGAIN
 from bisect_tool.errors import ToolError, UsageProblem
 from bisect_tool.measuring import child_env, ledger
 from bisect_tool.measuring.repro import Watcher, Work, admit, conduct, plan_of, variables
@@ -21,7 +22,6 @@ from bisect_tool.upstream.revision import Kind, Revision
 if TYPE_CHECKING:
     from bisect_tool.building.provision import Provided, Provider
 
-AGAIN = "again"  # the folder under builds/ for a build made a second time
 SHARED = ("sources", "cache/uv")  # what it need not download a second time
 
 
@@ -145,6 +145,12 @@ class Comparing:
 
     # ---------------------------------------------------------------- environments
 
+    def look_up(self) -> None:
+        """A pull request that is all there is to compare must exist. Raises what resolving it raises."""
+        if len(self.asked.arms) == 1 and self.specs[-1].revision.kind is Kind.PULL and not self.asked.onto:
+            self.watch.phase(f"looking up {self.specs[-1].typed}")
+            self.provider.upstream.resolve(self.specs[-1].revision)
+
     def provide(self, revision: Revision) -> Provided:
         """The environment of the arm of that label."""
         try:
@@ -172,6 +178,7 @@ class Comparing:
         if self._second is None:
             provider = self.provider
             folder = provider.builds / AGAIN
+            folder.mkdir(parents=True, exist_ok=True)
             for name in SHARED:
                 (provider.builds / name).mkdir(parents=True, exist_ok=True)
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -245,6 +252,7 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
     fail, is recorded and the others are compared.
     """
     comparing = Comparing.of(asked, provider, watch)
+    comparing.look_up()
     script = comparing.script
     admit(script, provider)
     extra = variables(asked.env_options, provider)

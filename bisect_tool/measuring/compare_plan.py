@@ -50,7 +50,7 @@ def _state(comparing: Comparing, spec: ArmSpec) -> tuple[list[str], float | None
     usual = _build_seconds(comparing)
     if usual is None:
         return [commit.short, "to build"], None
-    return [commit.short, f"to build, about {usual / 60:.0f} min"], usual
+    return [commit.short, f"to build, about {_shown(usual)}"], usual
 
 
 def _commit(comparing: Comparing, spec: ArmSpec) -> Commit:
@@ -96,8 +96,12 @@ def _minutes(comparing: Comparing, build_s: float, unknown: bool) -> list[str]:
     if unknown:
         lines.append("builds: how long they take here is not known yet")
     elif build_s:
-        lines.append(f"builds: about {build_s / 60:.0f} min")
+        lines.append(f"builds: about {_shown(build_s)}")
     return lines
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _until(settings: Any) -> str:

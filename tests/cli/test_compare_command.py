@@ -84,12 +84,16 @@ def newest(commits: Comparing) -> ledger.Session:
 
 @builds
 def test_a_merged_pull_request_alone(commits: Comparing, bench: Bench) -> None:
-    done = commits("#119", "--exit-code")
+    done = commits("#119", "--aa", "--exit-code")
     assert done.code == 3, done.err
     assert "- **#119** against **#119^**: 0 FASTER, 1 SLOWER (+40.0 % at cost)" in done.out
     row = next(row for row in cells(done.out) if row[0] == "cost")
     assert row[1].startswith("100.") and row[2].startswith("140.") and row[4] == "SLOWER"
     assert next(row for row in cells(done.out) if row[0] == "control")[4] == "steady"
+    # The baseline was built a second time, and is the same.
+    assert "- **#119^ (again)** against **#119^**: 0 FASTER, 0 SLOWER, 1 SAME" in done.out
+    key = bench.key("docs-typo")
+    assert (bench.builds / "wheels" / key).is_dir() and (bench.builds / "again" / "wheels" / key).is_dir()
     arms = {line["arm"]: line for line in newest(commits).of_kind("arm")}
     assert arms["#119"]["sha"] == bench.commit("slow-down").sha
     assert arms["#119^"]["sha"] == bench.commit("docs-typo").sha
@@ -234,6 +238,10 @@ def test_two_releases_and_the_noise(releases: Comparing) -> None:
     assert "smallest difference that can be seen here with so many rounds: 0.1 %" in done.out
     upstream = releases.tool("report", "--layout", "upstream", "--only-changed")
     assert upstream.code == 0 and "1 SLOWER" in upstream.out
+    pruned = releases.tool("cache", "prune", "--max-size", "0")
+    assert (
+        "removed environment again/9.9.9-cpu" in pruned.out and "removed environment 9.9.9-cpu" in pruned.out
+    )
     baseline = releases("9.9.9", "slow=9.9.8", "--baseline", "slow")
     assert "**9.9.9** against **slow**: 1 FASTER (-28.6 % at cost)" in baseline.out
 
