@@ -61,7 +61,7 @@ def command(session: str | None, form: str | None, builds: Path | None, **option
 def show(session: Session, form: str | None, view: Mapping[str, Any] | None = None) -> None:
     """Print a session of any kind. What is too long for a comment goes into a file beside its logs."""
     header, lines = session.header, session.lines
-    if "compare" not in header["plan"] or (form or header.get("format")) == "csv":
+    if "compare" not in header["plan"] or form in ("csv", "compat"):
         click.echo(render(header, lines, form))
         return
     from bisect_tool.reporting import compare_report

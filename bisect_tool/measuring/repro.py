@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from bisect_tool.measuring.session import (
     new_seed,
     timestamp,
 )
+from bisect_tool.upstream.arms import told_apart
 from bisect_tool.upstream.revision import Revision
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
     if not given:
         watch.phase("looking up the newest release")
         given = [_newest(backends.available(backend, python=interpreter), backend, interpreter)]
-    revisions = _told_apart(given)
+    revisions = told_apart(given)
     budget_s = asked.budget_s or BUDGET_S["cpu" if backend is backends.Backend.CPU else "gpu"]
     patient = asked.budget_s is None
     work = Work(
@@ -351,19 +351,6 @@ def _command(asked: Request, revisions: list[Revision]) -> list[str]:
     chosen = [] if asked.revisions else [revision.text for revision in revisions]
     after = words.index("repro") + 1 if "repro" in words else 0
     return [*words[:after], *chosen, *words[after:], *theirs]
-
-
-def _told_apart(revisions: list[Revision]) -> list[Revision]:
-    """The same revision twice gets a number: ``0.32.4`` and ``0.32.4 (2)``."""
-    seen: dict[str, int] = {}
-    named = []
-    for revision in revisions:
-        seen[revision.text] = seen.get(revision.text, 0) + 1
-        count = seen[revision.text]
-        named.append(
-            dataclasses.replace(revision, text=f"{revision.text} ({count})") if count > 1 else revision
-        )
-    return named
 
 
 def _unfinished(builds: Path, plan: dict[str, Any], seed: int | None, watch: Watcher) -> Path:

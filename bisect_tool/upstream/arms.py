@@ -75,11 +75,15 @@ def _ends(text: str, name: str, settings: str, label: str) -> list[ArmSpec]:
 
 
 def _told_apart(arms: list[ArmSpec]) -> list[ArmSpec]:
-    """A label that comes twice gets a number: ``0.32.4`` and ``0.32.4 (2)``."""
+    named = told_apart([arm.revision for arm in arms])
+    return [replace(arm, revision=revision) for arm, revision in zip(arms, named, strict=True)]
+
+
+def told_apart(revisions: Sequence[Revision]) -> list[Revision]:
+    """The same label twice gets a number: ``0.32.4`` and ``0.32.4 (2)``."""
     seen: dict[str, int] = {}
     found = []
-    for arm in arms:
-        count = seen[arm.label] = seen.get(arm.label, 0) + 1
-        text = f"{arm.label} ({count})"
-        found.append(replace(arm, revision=replace(arm.revision, text=text)) if count > 1 else arm)
+    for revision in revisions:
+        count = seen[revision.text] = seen.get(revision.text, 0) + 1
+        found.append(replace(revision, text=f"{revision.text} ({count})") if count > 1 else revision)
     return found

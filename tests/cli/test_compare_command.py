@@ -247,6 +247,16 @@ def test_two_releases_and_the_noise(releases: Comparing) -> None:
 
 
 @LINUX
+def test_settings_make_another_arm_and_labels_do_not(releases: Comparing) -> None:
+    done = releases("9.9.9", "9.9.9,MLX_X=1")
+    assert done.code == 0 and "1 SAME" in done.out
+    runs = releases.tool.sessions()[0].of_kind("run")
+    assert {run["arm"] for run in runs} == {"9.9.9", "9.9.9,MLX_X=1"}
+    same = releases("a=9.9.9", "b=9.9.9")
+    assert same.code == 0 and same.out.startswith("a and b are the same build: ")
+
+
+@LINUX
 def test_a_control_that_moves(releases: Comparing) -> None:
     done = releases("9.9.9", "9.9.8", "--script", "cost.py", "--control", "cost", *ROUNDS, script=False)
     assert done.code == 4
