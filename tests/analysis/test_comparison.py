@@ -109,6 +109,12 @@ def test_the_baseline_against_itself_shows_a_change() -> None:
     assert "the baseline against itself differs by +5" in found.contaminated["new"]
 
 
+def test_wrong_on_a_host_that_cannot_be_believed() -> None:
+    arms = {"base": cells(), "again": cells(0.05), "new": cells(0.3, error=math.nan)}
+    found = compare(session(arms), Plan("base", tuple(arms), again="again"))
+    assert kinds(found, "new") == [Kind.WRONG] * 3
+
+
 def test_alone_against_itself() -> None:
     arms = {"base": cells(), "again": cells()}
     found = compare(session(arms), Plan("base", tuple(arms), again="again"))

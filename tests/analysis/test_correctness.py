@@ -60,6 +60,11 @@ def test_difference_from_the_baseline() -> None:
     assert broken is not None and broken.differs is not None and math.isnan(broken.differs)
 
 
+def test_the_same_bits_are_no_difference_whatever_they_say() -> None:
+    found = against({1: line(1e-3, values=[math.nan])}, {1: line(1e-3, values=[math.nan])})
+    assert found is not None and found.differs == 0.0
+
+
 def test_other_inputs_have_no_difference() -> None:
     found = against({1: line(1e-3, bits="b", inputs="j")}, {1: line(1e-3)})
     assert found is not None and found.differs is None and found.other_inputs

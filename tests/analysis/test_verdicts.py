@@ -208,6 +208,13 @@ def test_a_change_beside_a_control(control: Effect | None, kind: Kind) -> None:
     assert beside(said, row, control).kind is kind
 
 
+def test_a_steady_control_takes_nothing_away() -> None:
+    row, control = an_effect(1.03, 0.025), an_effect(1.0, 0.008)
+    assert row.ratio.low is not None and control.ratio.high is not None
+    assert row.ratio.low < control.ratio.high and steady(control)
+    assert beside(judge([row])[0], row, control).kind is Kind.SLOWER
+
+
 def test_same_needs_no_steady_control() -> None:
     row = an_effect(1.0, 0.01)
     assert beside(judge([row])[0], row, an_effect(1.0, 0.05)).kind is Kind.SAME
