@@ -104,7 +104,9 @@ def command(ctx: click.Context, /, **options: Any) -> int:
         if options["dry_run"]:
             from bisect_tool.measuring import compare_plan
 
-            click.echo(compare_plan.text(compare.Comparing.of(asked, made, watch)))
+            comparing = compare.Comparing.of(asked, made, watch)
+            comparing.look_up()
+            click.echo(compare_plan.text(comparing))
             return 0
         try:
             session = compare.measure(asked, made, watch, resume=options["resume"])

@@ -21,29 +21,34 @@ AROUND_S = 4.0  # its import, sentinels and first compilation
 
 
 def text(comparing: Comparing) -> str:
-    """The plan, in a few lines. Raises what looking revisions up raises."""
+    """The plan, in a few lines: a table of arms, why one cannot be had, minutes."""
     from tabulate import tabulate
 
     rows, builds, unknown = [], 0.0, False
+    problems: list[str] = []
     for spec in comparing.specs:
-        what, seconds = _state(comparing, spec)
+        try:
+            what, seconds = _state(comparing, spec)
+        except ToolError as problem:
+            what, seconds = ["", "cannot be had"], 0.0
+            problems.append(f"{spec.label}: {problem.line()}")
         unknown |= seconds is None
         builds += seconds or 0.0
         role = "baseline" if spec.label == comparing.baseline else ""
         rows.append([spec.label, *what, role])
     table = tabulate(rows, headers=["arm", "commit", "build", ""], tablefmt="plain", disable_numparse=True)
-    return "\n".join([table, "", *_minutes(comparing, builds, unknown)])
+    return "\n".join([table, *problems, "", *_minutes(comparing, builds, unknown)])
 
 
 def _state(comparing: Comparing, spec: ArmSpec) -> tuple[list[str], float | None]:
-    """What an arm is, whether it must be built, and the seconds that takes; None where nobody can tell."""
+    """What an arm is, whether it must be built, and the seconds that takes; None where nobody can tell.
+
+    Raises what looking it up raises.
+    """
     provider = comparing.provider
     if spec.revision.kind is Kind.RELEASE:
         return ["", "released wheel"], 0.0
-    try:
-        commit = _commit(comparing, spec)
-    except ToolError as problem:
-        return ["", f"cannot be had: {problem.line()}"], 0.0
+    commit = _commit(comparing, spec)
     builder = comparing.second.builder if spec.label == comparing.again else provider.builder
     if builder.stored(commit) is not None:
         return [commit.short, "in the store"], 0.0

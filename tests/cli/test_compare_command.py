@@ -154,6 +154,10 @@ def test_a_tree_with_changes(commits: Comparing, bench: Bench, tmp_path: Path) -
 
 @builds
 def test_plan_of_commits(commits: Comparing) -> None:
+    lost = commits("v0.3.0", "#9999", "--dry-run")
+    assert (
+        lost.code == 0 and "cannot be had" in lost.out and "#9999: pull request #9999 is not in " in lost.out
+    )
     done = commits("v0.3.0", "#15", "0.32.4", "--aa", "--dry-run")
     assert done.code == 0, done.err
     rows = [re.split(r"  +", line) for line in done.out.splitlines()]
