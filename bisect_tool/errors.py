@@ -12,6 +12,7 @@ from pathlib import Path
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_CHANGE = 3
 EXIT_INCONCLUSIVE = 4
 EXIT_INTERRUPTED = 130
 
@@ -52,6 +53,10 @@ class UnknownRelease(UsageProblem):
 
 class UnknownRevision(UsageProblem):
     """No commit, tag, branch or pull request of that name, or several."""
+
+
+class MergeConflict(UsageProblem):
+    """A pull request that does not merge onto the revision named."""
 
 
 class NoSuchSession(UsageProblem):

@@ -61,6 +61,7 @@ COLD_BYTES = 512 << 20
 WARM_UP = {"metal": (0.5, 30), "cuda": (0.5, 30), "cpu": (0.05, 2)}  # seconds and ops, at least
 MAX_PASSES, MIN_PASSES = 30, 2
 LINEAR_TOLERANCE = 0.02
+KEPT = 256  # values of a result that are printed, to be compared with another version's
 WRONG = 0.1  # relative error of a result; float16 accumulation on a CPU comes to 0.005
 
 
@@ -402,6 +403,16 @@ def marks_of(result: dict, gbps: float, device_gbps: float) -> list[str]:
 # ------------------------------------------------------------------ is it right, is the machine steady
 
 
+def digest(*arrays) -> str:
+    """Of the values of arrays: equal digests, equal bits."""
+    found = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        whole = array if array.dtype in (mx.uint32, mx.uint8) else array.astype(mx.float32)
+        mx.eval(whole)
+        found.update(memoryview(whole).cast("B"))
+    return found.hexdigest()
+
+
 class Reference:
     """What one shape should give: the same rows through the dequantized weight, in float32 on the CPU.
 
@@ -413,6 +424,7 @@ class Reference:
         self.y32 = mx.matmul(x32, mx.swapaxes(w32, -1, -2), stream=mx.cpu)
         self.y1 = weight.matmul(x_all[..., :1, :], weight.first)
         mx.eval(self.y32, self.y1)
+        self.inputs = digest(*weight.first, x_all)
 
     def check(self, M: int) -> dict:
         """relative: |y - y32| / |y32| (Frobenius); row_bits_as_m1: row 0 has the bits that M=1 gives."""
@@ -426,7 +438,14 @@ class Reference:
             "max_abs": mx.max(mx.abs(off)).item(),
             "row_bits_as_m1": bool(same.item()),
             "rows": y.shape[-2],
+            "output": self.output(y),
         }
+
+    def output(self, y) -> dict:
+        """What another version's result of the same inputs is compared with: bits, and some of its values."""
+        flat = mx.reshape(y.astype(mx.float32), (-1,))
+        kept = flat[:: math.ceil(flat.size / KEPT) | 1].tolist()  # odd: all columns of a tile have a turn
+        return {"inputs": self.inputs, "bits": digest(y), "values": [float(f"{v:.7g}") for v in kept]}
 
 
 class Sentinels:
@@ -569,6 +588,7 @@ def measure_block(args, block, clock, device_gbps, rng, out):
         mx.eval(x)
         error = reference.check(M)
         case = {**base, "M": error.pop("rows"), "dtype": dtype_name(x), "timing": timing}
+        output = error.pop("output")
         result = time_cell(timing, weight, x, clock.share(), rng, args.compat)
         if not result["time_s"] > 0:
             reason = "no time above 0 was found: too small an op for this timing and this machine's noise"
@@ -576,7 +596,7 @@ def measure_block(args, block, clock, device_gbps, rng, out):
             continue
         nbytes = weight.nbytes + x.nbytes + x.nbytes // K * N
         gbps = nbytes / result["time_s"] / 1e9
-        line = {"case": case, **result, "error": error, "bytes": nbytes, "gbps": gbps}
+        line = {"case": case, **result, "error": error, "output": output, "bytes": nbytes, "gbps": gbps}
         line["marks"] = marks_of(line, gbps, device_gbps)
         out.line("case", **line)
         results.append(line)

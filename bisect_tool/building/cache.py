@@ -24,6 +24,7 @@ from bisect_tool.errors import EnvironmentBroken, StoreDamaged, UsageProblem
 LATE_S = 24 * 3600  # a hidden folder of no known lock that old belongs to nobody
 BLOCK_BYTES = 512  # what st_blocks counts in
 ORDER = ("wheels", "environments", "trees", "build-environments", "sources", "upstream", "cache", "sessions")
+AGAIN = "again"  # builds that were made a second time, laid out as builds/ is
 UNPACKED = ("cache", "unpacked")  # uv's cache of builds: all of it is in the store as well
 DOWNLOADED = ("cache", "uv")
 Files = dict[tuple[int, int], int]  # (device, inode) -> bytes
@@ -119,11 +120,11 @@ def prune(
     ``EnvironmentBroken`` when ``builds`` cannot be written.
     """
     builds = builds.absolute()
-    store = Store(builds)
-    must = _leftovers(builds)
-    if damaged:
-        must += _damaged(store)
-    may = [item for item in _droppable(store) if item.folder not in {each.folder for each in must}]
+    must, may = _items(builds, damaged)
+    if (builds / AGAIN).is_dir():
+        second = _items(builds / AGAIN, damaged)
+        must += [_named(item, AGAIN) for item in second[0]]
+        may = [*(_named(item, AGAIN) for item in second[1]), *may]
     contents = {item.folder: _files(item.folder) for item in [*must, *may]}
     rest = _files(builds, skip=contents)
     if max_bytes is not None and 0 < max_bytes < sum(rest.values()):
@@ -155,6 +156,19 @@ def prune(
         removed.append(replace(item, freed=freed))
         on_removed(removed[-1])
     return Pruned(tuple(removed), tuple(kept), before, left)
+
+
+def _items(builds: Path, damaged: bool) -> tuple[list[Item], list[Item]]:
+    """What must go, and what may, in its order."""
+    store = Store(builds)
+    must = _leftovers(builds)
+    if damaged:
+        must += _damaged(store)
+    return must, [item for item in _droppable(store) if item.folder not in {each.folder for each in must}]
+
+
+def _named(item: Item, where: str) -> Item:
+    return replace(item, name=f"{where}/{item.name}")
 
 
 def _leftovers(builds: Path) -> list[Item]:
@@ -229,7 +243,7 @@ def _environment(each: installed.Installed) -> Item:
 
 def _caches(builds: Path, where: tuple[str, ...]) -> list[Item]:
     folder = builds.joinpath(*where)
-    if not folder.is_dir():
+    if not folder.is_dir() or folder.is_symlink():
         return []
     return [Item("cache", "/".join(where), folder, _used(folder), flock=folder / ".lock")]
 
@@ -237,6 +251,8 @@ def _caches(builds: Path, where: tuple[str, ...]) -> list[Item]:
 @contextlib.contextmanager
 def _ours(builds: Path, item: Item, in_use: Collection[str]) -> Iterator[bool]:
     """True while nobody else has it, and nobody else can get it."""
+    if builds / AGAIN in item.folder.parents:
+        builds = builds / AGAIN
     with contextlib.ExitStack() as stack:
         if item.digest and item.digest in in_use:
             yield False

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bisect_tool.cli.options import builds_option
 from bisect_tool.paths import builds_folder
 
+if TYPE_CHECKING:
+    from bisect_tool.measuring.ledger import Session
+
 FORMATS = ("markdown", "json", "csv", "compat")
+
+
+VIEWS = ("layout", "split", "geomean", "only_changed")
+
+
+def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How a comparison is printed; ``None`` where it was not said."""
+    options = [
+        click.option(
+            "--layout",
+            type=click.Choice(["default", "upstream"]),
+            help="upstream: | M | N | K | Pre (ms) | Post (ms) | Speed Up |",
+        ),
+        click.option("--split", is_flag=True, default=None, help="One table for each arm."),
+        click.option("--geomean", is_flag=True, default=None, help="A row with the geometric mean."),
+        click.option("--only-changed", is_flag=True, default=None, help="Leave rows without a change out."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def view_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``view_options`` were given."""
+    return {name: options[name] for name in VIEWS if options.get(name) is not None}
 
 
 @click.command("report")
@@ -19,14 +47,36 @@ FORMATS = ("markdown", "json", "csv", "compat")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default=None, help="[default: as it was asked for]"
 )
+@view_options
 @builds_option
-def command(session: str | None, form: str | None, builds: Path | None) -> None:
+def command(session: str | None, form: str | None, builds: Path | None, **options: Any) -> None:
     """Print SESSION again: an id of `bisect_tool runs`, the beginning of one, or a ledger's path; the newest
-    when left out."""
+    when left out. --layout, --split, --geomean and --only-changed are for comparisons."""
     from bisect_tool.measuring import ledger
 
     found = ledger.read(ledger.find(builds_folder(builds), session))
-    click.echo(render(found.header, found.lines, form))
+    show(found, form, view_of(options))
+
+
+def show(session: Session, form: str | None, view: Mapping[str, Any] | None = None) -> None:
+    """Print a session of any kind. What is too long for a comment goes into a file beside its logs."""
+    header, lines = session.header, session.lines
+    if "compare" not in header["plan"] or form in ("csv", "compat"):
+        click.echo(render(header, lines, form))
+        return
+    from bisect_tool.reporting import compare_report
+    from bisect_tool.reporting.compare_table import View
+
+    if (form or header.get("format")) == "json":
+        click.echo(compare_report.as_json(header, lines))
+        return
+    printed = compare_report.markdown(header, lines, View.of(header, view))
+    click.echo(printed.text)
+    if printed.rest:
+        path = session.path.with_suffix("") / f"tables-{session.id}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(printed.rest + "\n", encoding="utf-8")
+        click.echo(f"tables that did not fit: {path}", err=True)
 
 
 def render(header: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], form: str | None) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
+from bisect_tool.cli.cases import case_options, script_arguments, script_option, split, typed
 from bisect_tool.cli.options import (
     backend_option,
     build_options,
@@ -17,27 +16,12 @@ from bisect_tool.cli.options import (
     python_option,
 )
 
-# Handed on to the canonical repro as they are; it says what it makes of them.
-CASE_OPTIONS = ("preset", "rows", "bits", "group_size", "quant", "dtype", "timing", "cache")
-
 
 @click.command("repro", context_settings={"ignore_unknown_options": False})
 @click.argument("revisions", nargs=-1, metavar="[REVISION]... [-- SCRIPT_ARGS]...")
-@click.option("--shape", "shapes", multiple=True, metavar="KxN[xB]", help="Repeatable; instead of a preset.")
-@click.option("--preset", help="issue, small or verify  [default: issue on a GPU, small on a CPU]")
-@click.option("--rows", metavar="1-4,6,8", help="Values of M  [default: 1-4]")
-@click.option("--bits", metavar="N,N", help="2, 3, 4, 5, 6, 8  [default: 4]")
-@click.option("--group-size", metavar="N", help="[default: 64, or what the mode has]")
-@click.option("--quant", metavar="NAMES", help="affine, mxfp4, mxfp8, nvfp4  [default: affine]")
-@click.option("--dtype", metavar="NAMES", help="float16, bfloat16, float32  [default: float16]")
-@click.option("--timing", metavar="NAMES", help="chain, throughput, percall  [default: chain]")
-@click.option("--cache", metavar="NAMES", help="hot, cold  [default: hot]")
+@case_options
 @click.option("--compat", is_flag=True, help="#3553's own lines, measured its way.")
-@click.option(
-    "--script",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A script of your own in place of the canonical repro; its arguments follow --.",
-)
+@script_option
 @backend_option
 @python_option
 @click.option(
@@ -70,16 +54,12 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     from bisect_tool.measuring import repro
     from bisect_tool.reporting.report import enough
 
-    revisions, script_args = _split(ctx, options["revisions"], options["script"])
-    case_arguments = _case_arguments(options)
-    if options["script"] and case_arguments:
-        raise click.UsageError(
-            f"{case_arguments[0]} is for the canonical repro; give your script's arguments after --", ctx
-        )
+    revisions, after = split(ctx, options["revisions"], options["script"])
+    script_args = script_arguments(ctx, options, after, ["--compat"] if options["compat"] else [])
     asked = repro.Request(
         revisions=revisions,
         script=options["script"],
-        script_args=script_args if options["script"] else case_arguments,
+        script_args=script_args,
         env_options=options["env_options"],
         budget_s=options["budget"],
         width=options["width"],
@@ -87,7 +67,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
         timeout_s=options["timeout"],
         seed=options["seed"],
         form="json" if options["as_json"] else "compat" if options["compat"] else "markdown",
-        command=_typed(),
+        command=typed(),
     )
     with Watch(options["quiet"]) as watch:
         session = repro.measure(asked, provider(options, watch), watch, resume=options["resume"])
@@ -98,34 +78,3 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     if failed:
         return int(failed[0].get("exit_code", 1))
     return EXIT_DONE if enough(session.lines) else EXIT_INCONCLUSIVE
-
-
-def _split(
-    ctx: click.Context, words: tuple[str, ...], script: Path | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What stands before and after ``--``. Click drops the dashes themselves, so they are counted back."""
-    typed = _typed()
-    if "--" not in typed:
-        return words, ()
-    after = tuple(typed[typed.index("--") + 1 :])
-    if script is None and after:
-        raise click.UsageError("arguments after -- go to a script of your own; give it with --script", ctx)
-    return words[: len(words) - len(after)], after
-
-
-def _typed() -> list[str]:
-    """The command line after the program's name: it is recorded, and printed under every table."""
-    return sys.argv[1:]
-
-
-def _case_arguments(options: dict[str, Any]) -> tuple[str, ...]:
-    """The canonical repro's arguments."""
-    words: list[str] = []
-    for shape in options["shapes"]:
-        words += ["--shape", shape]
-    for name in CASE_OPTIONS:
-        if options[name] is not None:
-            words += ["--" + name.replace("_", "-"), options[name]]
-    if options["run_budget"] is not None:
-        words += ["--budget", f"{options['run_budget']:g}"]
-    return tuple([*words, "--compat"] if options["compat"] else words)

@@ -152,7 +152,21 @@ def _case(said: dict[str, Any]) -> str:
     error = said.get("error", {"relative": 0.0})  # which may be NaN: then the result is, and is marked so
     if not isinstance(error, dict) or not isinstance(error.get("relative"), (int, float)):
         return f"a case whose error is {_shown(error)}"
+    output = said.get("output")
+    if output is not None and not _comparable(output):
+        return f"a case whose output is {_shown(output)}"
     return ""
+
+
+def _comparable(output: object) -> bool:
+    """Whether two of these can be compared; their values may be NaN."""
+    return (
+        isinstance(output, dict)
+        and isinstance(output.get("inputs"), str)
+        and isinstance(output.get("bits"), str)
+        and isinstance(output.get("values"), list)
+        and all(isinstance(value, (int, float)) for value in output["values"])
+    )
 
 
 def _sentinel(said: dict[str, Any]) -> str:

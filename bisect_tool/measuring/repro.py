@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,10 +27,12 @@ from bisect_tool.measuring.session import (
     Measuring,
     Progress,
     Settings,
+    StopRule,
     arm_line,
     new_seed,
     timestamp,
 )
+from bisect_tool.upstream.arms import told_apart
 from bisect_tool.upstream.revision import Revision
 
 if TYPE_CHECKING:
@@ -39,10 +40,9 @@ if TYPE_CHECKING:
 
     from bisect_tool.building.backend import Backend
     from bisect_tool.building.interpreter import Interpreter
-    from bisect_tool.building.provision import Provider
+    from bisect_tool.building.provision import Provided, Provider
     from bisect_tool.building.sandbox import Sandbox
     from bisect_tool.process import Finished
-    from bisect_tool.upstream.values import Resolved
 
 
 GPU_OP = "import mlx.core as mx; mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))"
@@ -74,6 +74,27 @@ class Request:
     command: list[str]
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a command measures, and how: all that ``conduct`` needs beside a provider.
+
+    ``plan``: what a session must have in common with a command to be gone on with. ``header``: what else its
+    first line says. ``provide``: makes the environment of a revision, where the provider's own way will not
+    do. ``choose``: which of the arms are measured, and lines about the others.
+    """
+
+    revisions: list[Revision]
+    script: Script
+    extra: list[tuple[str, str]]
+    plan: dict[str, Any]
+    settings: Settings
+    header: dict[str, Any]
+    seed: int | None = None
+    stop: StopRule = field(default_factory=StopRule)
+    provide: Callable[[Revision], Provided] | None = None
+    choose: Callable[[list[Arm]], tuple[list[Arm], list[ledger.Line]]] = lambda arms: (arms, [])
+
+
 def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool) -> ledger.Session:
     """Measure and return the session as the ledger has it.
 
@@ -83,52 +104,79 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
     """
     from bisect_tool.building import backend as backends
 
-    builds, backend, interpreter = provider.builds, provider.backend, provider.interpreter
+    backend, interpreter = provider.backend, provider.interpreter
     script = Script.load(asked.script, asked.script_args)
     admit(script, provider)
     given = [Revision.parse(text) for text in asked.revisions]
-    extra = child_env.parse_env_options(asked.env_options)
-    provider.run_env = lambda: child_env.child_environment(builds, extra)
+    extra = variables(asked.env_options, provider)
     if not given:
         watch.phase("looking up the newest release")
         given = [_newest(backends.available(backend, python=interpreter), backend, interpreter)]
-    revisions = _told_apart(given)
-    plan = {
+    revisions = told_apart(given)
+    budget_s = asked.budget_s or BUDGET_S["cpu" if backend is backends.Backend.CPU else "gpu"]
+    patient = asked.budget_s is None
+    work = Work(
+        revisions,
+        script,
+        extra,
+        plan_of(revisions, script, extra, provider),
+        Settings(budget_s, asked.width, asked.rounds, asked.timeout_s, patient),
+        {"command": _command(asked, revisions), "format": asked.form},
+        asked.seed,
+    )
+    return conduct(work, provider, watch, resume=resume)
+
+
+def variables(options: Sequence[str], provider: Provider) -> list[tuple[str, str]]:
+    """What ``--env`` passes on to the runs, and to the provider's first imports. Raises UsageProblem."""
+    extra = child_env.parse_env_options(options)
+    provider.run_env = lambda: child_env.child_environment(provider.builds, extra)
+    return extra
+
+
+def plan_of(
+    revisions: Sequence[Revision], script: Script, extra: Sequence[tuple[str, str]], provider: Provider
+) -> dict[str, Any]:
+    """What a session of any command is begun with, and gone on with."""
+    return {
         "script": script.as_dict(),
         "arms": [revision.text for revision in revisions],
-        "backend": backend.value,
-        "python": interpreter.version,
+        "backend": provider.backend.value,
+        "python": provider.interpreter.version,
         "env": {name: value for name, value in extra if child_env.recorded({name: value})},
         "walls": provider.sandbox.name,
         "options": dict(provider.options),
     }
-    budget_s = asked.budget_s or BUDGET_S["cpu" if backend is backends.Backend.CPU else "gpu"]
-    patient = asked.budget_s is None
-    settings = Settings(budget_s, asked.width, asked.rounds, asked.timeout_s, patient)
+
+
+def conduct(work: Work, provider: Provider, watch: Watcher, *, resume: bool) -> ledger.Session:
+    """Make the environments and measure, in a new session or the last unfinished one of the same plan."""
+    builds, script, revisions = provider.builds, work.script, work.revisions
     if resume:
-        path = _unfinished(builds, plan, asked.seed, watch)
+        path = _unfinished(builds, work.plan, work.seed, watch)
         with ledger.reopen(path) as (book, session):
             # Those that took part from the start: rounds with other arms could not be told from the others.
             began = {line["arm"]: line for line in session.of_kind("arm")}
             going_on = [revision for revision in revisions if revision.text in began]
-            ready = _environments(going_on, provider, extra, watch, None)
+            ready = _environments(going_on, provider, work, watch, None)
             let_the_gpu_work(ready[0], script, provider, watch)
             for arm in ready:
                 same_wheels(arm, began[arm.label])
-            _measure(book, [session.header, *session.lines], ready, script, settings, provider.sandbox, watch)
+            _measure(book, [session.header, *session.lines], ready, work, provider.sandbox, watch)
         return ledger.read(path)
     header = {
         "id": ledger.new_id(),
         "started": timestamp(),
         "tool": __version__,
-        "command": _command(asked, revisions),
-        "format": asked.form,
-        "plan": {**plan, "seed": new_seed() if asked.seed is None else asked.seed},
-        "settings": settings.as_dict(),
+        **work.header,
+        "plan": {**work.plan, "seed": new_seed() if work.seed is None else work.seed},
+        "settings": work.settings.as_dict(),
     }
     # Environments first: a session that measures nothing is not begun.
     noted: list[ledger.Line] = []
-    ready = _environments(revisions, provider, extra, watch, noted.append)
+    made = _environments(revisions, provider, work, watch, noted.append)
+    ready, about_others = work.choose(made)
+    noted += [*(arm_line(arm) for arm in ready), *about_others]
     let_the_gpu_work(ready[0], script, provider, watch)
     check_arguments(ready[0].environment, script, ready[0].env, provider.sandbox)
     watch.phase("looking at this machine")
@@ -138,7 +186,7 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
     header["walls"] = provider.sandbox.name
     with ledger.create(builds, header, noted) as book:
         everything = [{"kind": "session", **header}, *noted]
-        _measure(book, everything, ready, script, settings, provider.sandbox, watch)
+        _measure(book, everything, ready, work, provider.sandbox, watch)
         path = book.path
     return ledger.read(path)
 
@@ -147,14 +195,14 @@ def _measure(
     book: ledger.Ledger,
     lines: list[ledger.Line],
     arms: list[Arm],
-    script: Script,
-    settings: Settings,
+    work: Work,
     sandbox: Sandbox,
     watch: Watcher,
 ) -> None:
     header, rest = lines[0], lines[1:]
     listeners = Listeners(watch.progress, watch.remark)
-    measuring = Measuring(book, rest, arms, script, settings, header["plan"]["seed"], sandbox, listeners)
+    seed = header["plan"]["seed"]
+    measuring = Measuring(book, rest, arms, work.script, work.settings, seed, sandbox, listeners, work.stop)
     try:
         measuring.run()
     except KeyboardInterrupt:
@@ -166,6 +214,7 @@ def _measure(
 
 
 def admit(script: Script, provider: Provider) -> None:
+    """Raise Untrusted for a script that nothing would hold back."""
     if script.canonical or provider.sandbox.walled or provider.trust:
         return
     raise Untrusted(
@@ -218,16 +267,16 @@ def arm_of(
     provider: Provider,
     extra: list[tuple[str, str]],
     watch: Watcher,
-    resolved: Resolved | None = None,
+    provide: Callable[[Revision], Provided] | None = None,
 ) -> Arm:
     """The arm of a revision: its environment, built where need be, and what its processes get.
 
-    ``resolved``: what was looked up already. Raises what ``Provider.provide`` raises.
+    ``provide``: another way to the environment than the provider's own. Raises what that raises.
     """
     from bisect_tool.building.making import explain
 
     watch.phase(f"environment of mlx {revision.name} ({provider.backend.value})")
-    provided = provider.provide(revision) if resolved is None else provider.provide_commit(resolved)
+    provided = (provide or provider.provide)(revision)
     made = provided.environment
     home = made.root / "home"
     try:
@@ -250,19 +299,19 @@ def arm_of(
 def _environments(
     revisions: list[Revision],
     provider: Provider,
-    extra: list[tuple[str, str]],
+    work: Work,
     watch: Watcher,
     note: Callable[[ledger.Line], None] | None,
 ) -> list[Arm]:
     """An arm for each revision whose environment could be made; raises when there is none.
 
-    ``note`` gets the ledger's lines about them; without it, every one of them must be had.
+    ``note`` gets the ledger's lines about those that could not; without it, every one of them must be had.
     """
     arms: list[Arm] = []
     first: ToolError | None = None
     for revision in revisions:
         try:
-            arm = arm_of(revision, provider, extra, watch)
+            arm = arm_of(revision, provider, work.extra, watch, work.provide)
         except DiskFull:
             raise
         except ToolError as problem:
@@ -275,13 +324,12 @@ def _environments(
                     "arm": revision.text,
                     "reason": problem.line(),
                     "exit_code": problem.exit_code,
+                    "failure": getattr(problem, "failure", ""),
                 }
             )
             if len(revisions) > 1:
                 watch.remark(f"mlx {revision.text}: {problem.line()}")
             continue
-        if note is not None:
-            note(arm_line(arm))
         arms.append(arm)
     if not arms:
         assert first is not None
@@ -317,19 +365,6 @@ def _command(asked: Request, revisions: list[Revision]) -> list[str]:
     chosen = [] if asked.revisions else [revision.text for revision in revisions]
     after = words.index("repro") + 1 if "repro" in words else 0
     return [*words[:after], *chosen, *words[after:], *theirs]
-
-
-def _told_apart(revisions: list[Revision]) -> list[Revision]:
-    """The same revision twice gets a number: ``0.32.4`` and ``0.32.4 (2)``."""
-    seen: dict[str, int] = {}
-    named = []
-    for revision in revisions:
-        seen[revision.text] = seen.get(revision.text, 0) + 1
-        count = seen[revision.text]
-        named.append(
-            dataclasses.replace(revision, text=f"{revision.text} ({count})") if count > 1 else revision
-        )
-    return named
 
 
 def _unfinished(builds: Path, plan: dict[str, Any], seed: int | None, watch: Watcher) -> Path:

@@ -40,6 +40,7 @@ class Arm:
     env: Mapping[str, str]  # what its processes get
     sha: str = ""  # of a commit, in full
     build: Mapping[str, Any] = field(default_factory=dict)  # the record of its build, for a commit
+    about: Mapping[str, Any] = field(default_factory=dict)  # what a command adds to the arm's line
 
     @property
     def label(self) -> str:
@@ -64,6 +65,20 @@ class Settings:
             "timeout_s": self.timeout_s,
             "patient": self.patient,
         }
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """What a command waits for. Each is asked before every round, of the session's lines.
+
+    ``width``: half-width, as a share, of the widest interval that matters; see ``analysis.series.widest``.
+    ``least``: rounds without which the answer cannot be had. ``over``: why it is no use to go on with the
+    arms that still take part, by label; empty to go on.
+    """
+
+    width: Callable[[Sequence[ledger.Line]], float | None] = widest
+    least: Callable[[Sequence[ledger.Line]], int] = lambda _lines: MIN_ROUNDS
+    over: Callable[[Sequence[str]], str] = lambda live: "" if live else "every arm failed"
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,7 @@ class Measuring:
     seed: int
     sandbox: Sandbox
     listeners: Listeners = field(default_factory=Listeners)
+    stop: StopRule = field(default_factory=StopRule)
 
     def run(self) -> str:
         """Measure until a stop; returns why it stopped. KeyboardInterrupt passes through, state kept."""
@@ -140,18 +156,19 @@ class Measuring:
 
     def stop_reason(self) -> str:
         """Why to stop now; empty to go on. Never on significance: on width, count or budget alone."""
-        rounds = self.good_rounds()
-        if not self.live():
-            return "every arm failed"
+        rounds, least = self.good_rounds(), self.stop.least(self.lines)
+        over = self.stop.over([arm.label for arm in self.live()])
+        if over:
+            return over
         if self.settings.rounds is not None and rounds >= self.settings.rounds:
             return f"{rounds} {'round' if rounds == 1 else 'rounds'}, as asked for"
-        if self.settings.rounds is None and rounds >= MIN_ROUNDS:
-            width = widest(self.lines)
+        if self.settings.rounds is None and rounds >= least:
+            width = self.stop.width(self.lines)
             if width is None:
                 return f"{rounds} rounds"
             if width <= self.settings.width:
                 return f"every interval is within ±{self.settings.width * 100:g} %"
-        waits = self.settings.patient and self.settings.rounds is None and rounds < MIN_ROUNDS
+        waits = self.settings.patient and self.settings.rounds is None and rounds < least
         if not waits and self.spent_s() + self._round_s() > self.settings.budget_s and self._runs():
             return f"the budget of {self.settings.budget_s:.0f} s is spent"
         return ""
@@ -282,11 +299,12 @@ class Measuring:
 
     def _progress(self, label: str) -> Progress:
         done, each = self.good_rounds(), self._round_s()
-        least = self.settings.rounds or max(MIN_ROUNDS, done + 1)
+        needed = self.stop.least(self.lines)
+        least = self.settings.rounds or max(needed, done + 1)
         by_budget = done + max(1, int((self.settings.budget_s - self.spent_s()) // each)) if each else least
         most = min(least, by_budget) if self.settings.rounds else by_budget
         if self.settings.patient and not self.settings.rounds:
-            most = max(most, MIN_ROUNDS)
+            most = max(most, needed)
         return Progress(done + 1, min(least, most), most, label, left_s=(most - done) * each)
 
     def _append(self, *lines: ledger.Line) -> None:
@@ -333,6 +351,7 @@ def arm_line(arm: Arm) -> ledger.Line:
         "python": made.python_version,
         "env": child_env.recorded(arm.env),
         "settings": dict(arm.revision.settings),
+        **arm.about,
     }
 
 

@@ -46,11 +46,19 @@ def _arms(lines: Sequence[Line]) -> list[tuple[str, str]]:
                 f"{_origin(line)} ({line['backend']}), contents {line['wheel_digest'][:12]}, "
                 f"Python {line['python']}" + (f", {env}" if env else "")
             )
-            found.append((mlx(line["arm"]), text))
+            found.append((mlx(line["arm"]) + _typed(line), text))
     architectures = {
         run["device"]["architecture"] for run in counted(lines) if run.get("device", {}).get("architecture")
     }
     return [*found, ("device architecture as MLX reports it", ", ".join(sorted(architectures)))]
+
+
+def _typed(line: Line) -> str:
+    """What stands behind a label, where it does not say so itself."""
+    label, typed, onto = line["arm"], line.get("typed", line["arm"]), line.get("onto")
+    if label in (typed, f"{typed} onto {onto}"):
+        return ""
+    return f" ({typed} merged onto {onto})" if onto else f" ({typed})"
 
 
 def _origin(line: Line) -> str:
@@ -59,6 +67,8 @@ def _origin(line: Line) -> str:
     if not build:
         return f"released wheel {line['mlx']}"
     text = f"commit {line['sha']}, built here as {build['key'][:12]}"
+    if line.get("changes"):
+        text = f"a tree with changes of its own (digest {line['changes'][:12]}), built as {build['key'][:12]}"
     if build["sha"] != line["sha"]:
         text += f" (the build of {build['sha'][:9]}, which has the same files)"
     recipe = build["recipe"]
@@ -106,10 +116,10 @@ def _trouble(lines: Sequence[Line]) -> list[tuple[str, str]]:
     remarks = Counter(text for run in counted(lines) for text in run.get("notes", ()))
     attested = [run for run in counted(lines) if not run.get("module")]
     return [
-        ("discarded rounds", f"{sum(discards.values())}" + _listed(discards)),
+        ("discarded rounds", f"{sum(discards.values())}" + _listed(_grouped(discards))),
         (
             "unsteady rounds kept",
-            f"{sum(kept.values())}, past the limit on discards" + _listed(kept) if kept else "",
+            f"{sum(kept.values())}, past the limit on discards" + _listed(_grouped(kept)) if kept else "",
         ),
         ("host remarks", "; ".join(f"{text} ({n} runs)" for text, n in _grouped(remarks).items())),
         ("not attested", f"{len(attested)} runs did not import mlx in their own process" if attested else ""),

@@ -52,8 +52,8 @@ def markdown(header: Line, lines: Sequence[Line]) -> str:
         if line["kind"] in ("failed-arm", "dropped")
     ]
     controls = [step_table.control(block) for block in found if block.control]
-    unsupported = _unsupported(lines)
-    remarks = missing + controls + unsupported + step_table.legend(shown)
+    not_there = unsupported(lines)
+    remarks = missing + controls + not_there + step_table.legend(shown)
     parts += ["\n".join(f"- {text}" for text in remarks)] if remarks else []
     if shown or metrics:
         parts.append(FOOT if shown else FOOT.split(" `error`")[0])
@@ -65,7 +65,7 @@ def _arm(block: series.Block, several: bool) -> str:
     return f"{mlx(block.arm)}, " if several else ""
 
 
-def _unsupported(lines: Sequence[Line]) -> list[str]:
+def unsupported(lines: Sequence[Line]) -> list[str]:
     """What a release cannot do, once each."""
     said = {}
     for run in series.counted(lines):
@@ -202,9 +202,9 @@ def as_json(header: Line, lines: Sequence[Line]) -> str:
                 "rows": [
                     {
                         "M": row.M,
-                        "time_s": _interval(row.time),
-                        "step": _interval(row.step),
-                        "over_one": _interval(row.over_one),
+                        "time_s": interval(row.time),
+                        "step": interval(row.step),
+                        "over_one": interval(row.over_one),
                         "notes": step_table.notes(block.lines[row.M]),
                     }
                     for row in table_rows
@@ -212,14 +212,14 @@ def as_json(header: Line, lines: Sequence[Line]) -> str:
             }
         )
     metrics = [
-        {"arm": m.arm, "metric": m.name, "unit": m.unit, "value": _interval(metric_centre(m))}
+        {"arm": m.arm, "metric": m.name, "unit": m.unit, "value": interval(metric_centre(m))}
         for m in series.metrics(lines)
     ]
     content = {"schema": 1, "session": header, "tables": cells, "metrics": metrics, "lines": list(lines)}
-    return json.dumps(_finite(content), indent=1)
+    return json.dumps(finite(content), indent=1)
 
 
-def _interval(found: Interval | None) -> dict[str, Any] | None:
+def interval(found: Interval | None) -> dict[str, Any] | None:
     return (
         None
         if found is None
@@ -227,14 +227,14 @@ def _interval(found: Interval | None) -> dict[str, Any] | None:
     )
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN: null instead, so that every reader can read it."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return value
 
 

@@ -79,7 +79,11 @@ def notes(lines: Sequence[Line]) -> list[str]:
 
 def legend(blocks: Sequence[Block]) -> list[str]:
     """What the notes in these tables mean, once each; nothing when there are none."""
-    lines = [line for block in blocks for by_m in block.lines.values() for line in by_m]
+    return meanings([line for block in blocks for by_m in block.lines.values() for line in by_m])
+
+
+def meanings(lines: Sequence[Line]) -> list[str]:
+    """The same for the case lines behind any tables."""
     seen = {note.split(" (")[0] for note in notes(lines)}
     return [f"`{note}`: {MEANING[note]}" for note in sorted(seen) if note in MEANING]
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from bisect_tool.upstream.clone import Upstream
 
 LARGEST_UNTRACKED_MIB = 64  # more is no source; it was forgotten in .gitignore
-_WHO = "bisect_tool <bisect_tool@localhost>"
+WHO = "bisect_tool <bisect_tool@localhost>"
+SUBJECT = "Working tree"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,18 @@ def snapshot(upstream: Upstream, place: str) -> tuple[Commit, str]:
         files = "1 file" if changed == 1 else f"{changed} files"
         note = f"{place} at {theirs.head[:SHORT]} with changes in {files}"
     return history.commits(upstream.git, "-1", sha)[0], note
+
+
+def changes(upstream: Upstream, commit: Commit) -> str:
+    """What stands for the changes of a snapshot against the commit that is checked out there: a digest of
+    which files became which, or of the whole tree where that commit is not here; nothing for a commit that
+    is no snapshot."""
+    if commit.subject != SUBJECT:
+        return ""
+    if not commit.parents:
+        return hashlib.sha256(commit.tree.encode()).hexdigest()
+    listed = upstream.git.says("diff-tree", "-r", "-z", "--no-renames", commit.parents[0], commit.sha)
+    return hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _check(folder: Path, place: str) -> None:
@@ -196,11 +209,11 @@ def _store_tree(upstream: Upstream, items: Mapping[str, Item]) -> str:
 
 def _store_commit(upstream: Upstream, tree: str, theirs: _Theirs) -> str:
     """Write a commit that is the same for the same content: no time of ours, no name of a user's."""
-    when = f"{_WHO} {theirs.committed} +0000"
+    when = f"{WHO} {theirs.committed} +0000"
     lines = [f"tree {tree}"]
     if theirs.head and upstream.objects.has(theirs.head):
         lines.append(f"parent {theirs.head}")
-    text = "\n".join([*lines, f"author {when}", f"committer {when}", "", "Working tree", ""])
+    text = "\n".join([*lines, f"author {when}", f"committer {when}", "", SUBJECT, ""])
     return store(upstream, "commit", text.encode())
 
 

@@ -85,6 +85,14 @@ def _pull(upstream: Upstream, number: int, head: Commit | None, merge: Commit | 
     return Pull(number, head, None, upstream.merge_base(head.sha, upstream.line()[0].sha))
 
 
+def _nearest(upstream: Upstream, number: int, shown: int = 5) -> str:
+    """The pull requests whose branches are here, those nearest to ``number``, as the end of a remedy."""
+    here = sorted(known(upstream.git), key=lambda other: abs(other - number))
+    near = ", ".join(f"#{other}" for other in sorted(here[:shown]))
+    more = f", … ({len(here)} in all)" if len(here) > shown else ""
+    return f", or choose one that the clone has: {near}{more}" if here else ""
+
+
 def _fetched(upstream: Upstream, number: int) -> Commit:
     """The branch of a pull request that is not in the clone. Raises UnknownRevision, UpstreamUnreachable."""
     local = upstream.source.git_dir is not None
@@ -95,7 +103,9 @@ def _fetched(upstream: Upstream, number: int) -> Commit:
         raise UnknownRevision(what, f"it has no refs/pull/{number}/head", "fetch it there first")
     if upstream.offline and upstream.mirrors.local(address) is None:
         raise UpstreamUnreachable(
-            what, f"the network may not be used to fetch it from {shown}", "leave --offline out"
+            what,
+            f"the network may not be used to fetch it from {shown}",
+            f"leave --offline out{_nearest(upstream, number)}",
         )
     said = upstream.fetch_pull(number, address)
     if "couldn't find remote ref" in said.err:

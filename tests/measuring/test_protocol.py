@@ -160,6 +160,14 @@ def test_wrong_result_is_a_result() -> None:
     assert said({**CASE, "error": {"relative": math.nan}}).problem == ""
 
 
+def test_results_that_can_be_compared() -> None:
+    output = {"inputs": "a1", "bits": "b2", "values": [1.0, math.nan]}
+    assert said({**CASE, "output": output}).problem == "", "NaN is a result"
+    for wrong in (5, {}, without(output, "bits"), {**output, "inputs": 3}, {**output, "values": [None]}):
+        t = said({**CASE, "output": wrong})
+        assert t.problem.startswith("printed a case whose output is") and t.cases == []
+
+
 def test_case_that_cannot_be_a_key() -> None:
     assert "whose case is" in said({**CASE, "case": {**CASE["case"], "shape": [1, 2]}}).problem
 

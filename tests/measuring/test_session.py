@@ -25,7 +25,7 @@ from bisect_tool.building.sandbox import Mode, Sandbox, Unwalled, choose
 from bisect_tool.host.state import HostState
 from bisect_tool.measuring import ledger, schedule, session
 from bisect_tool.measuring.run import Script, end_leftover
-from bisect_tool.measuring.session import Arm, Listeners, Measuring, Settings, arm_line
+from bisect_tool.measuring.session import Arm, Listeners, Measuring, Settings, StopRule, arm_line
 from bisect_tool.upstream.revision import Revision
 
 # Every arm knows its name, and counts how often it ran.
@@ -53,7 +53,9 @@ class Bench:
     labels: dict[str, str] = field(default_factory=dict)
     sandbox: Sandbox = field(default_factory=lambda: Unwalled("a test"))  # the scripts count in the folder
 
-    def measure(self, code: str, arms: str = "AB", seed: int = 5, **settings: object) -> list[ledger.Line]:
+    def measure(
+        self, code: str, arms: str = "AB", seed: int = 5, stop: StopRule | None = None, **settings: object
+    ) -> list[ledger.Line]:
         script_file = self.folder / "script.py"
         script_file.write_text(PRELUDE + code)
         given = {"budget_s": 60.0, **settings}
@@ -71,6 +73,7 @@ class Bench:
                 seed,
                 self.sandbox,
                 listeners,
+                stop or StopRule(),
             ).run()
         assert self.path is not None
         return list(ledger.read(self.path).lines)
@@ -129,6 +132,20 @@ def test_goes_on_while_an_interval_is_wide(bench: Bench) -> None:
     lines = bench.measure(noisy, arms="A")
     assert why_ended(lines) == "every interval is within ±0.75 %"
     assert len(ran(lines)) > 6
+
+
+def test_a_command_has_its_own_rule(bench: Bench) -> None:
+    """Rounds that its answer needs come before the width, and before a budget that nobody named."""
+    rule = StopRule(width=lambda _lines: 0.001, least=lambda lines: 8 if of_kind(list(lines), "run") else 6)
+    lines = bench.measure("metric(float(1 + count % 3))", budget_s=0.01, patient=True, stop=rule)
+    assert why_ended(lines) == "every interval is within ±0.75 %" and len(ran(lines)) == 16
+    assert bench.rounds_told[-1][:2] == (8, 8)
+
+
+def test_a_command_says_whom_it_needs(bench: Bench) -> None:
+    rule = StopRule(over=lambda live: "" if "B" in live else "B is gone")
+    lines = bench.measure("if arm == 'B' and count: sys.exit(125)\n" + STEADY, stop=rule)
+    assert why_ended(lines) == "B is gone" and 3 <= len(ran(lines)) <= 4
 
 
 def test_stops_by_rounds_exactly(bench: Bench) -> None:

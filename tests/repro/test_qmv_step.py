@@ -306,6 +306,22 @@ def test_seeds(seeded: list[list[Line]]) -> None:
 
 
 @pytest.mark.real
+def test_results_can_be_compared(seeded: list[list[Line]]) -> None:
+    """By another process with the same seed: the same inputs, the same bits, the same values kept."""
+    one, other, apart = [
+        {(line["case"]["N"], line["case"]["M"]): line["output"] for line in lines} for lines in seeded
+    ]
+    assert one == other
+    for (N, M), output in one.items():
+        assert output["inputs"] == one[N, 1]["inputs"] != apart[N, M]["inputs"]
+        assert output["bits"] != apart[N, M]["bits"]
+        step = 1 if N * M <= 256 else 3  # odd, and few enough are left
+        assert len(output["values"]) == math.ceil(N * M / step) <= 256
+        assert all(map(math.isfinite, output["values"]))
+    assert len({output["bits"] for output in one.values()}) == len(one)
+
+
+@pytest.mark.real
 def test_a_seed_fixes_the_order_of_every_cell(seeded: list[list[Line]]) -> None:
     one, other, _ = [[(line["case"]["N"], line["case"]["M"]) for line in lines] for lines in seeded]
     assert one == other
