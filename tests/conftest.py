@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import long_history
 import pytest
+from long_history import LongHistory
 from small_builds import Bench, close_upstreams
 from small_upstream import SmallUpstream, make
 
@@ -20,12 +22,15 @@ hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
 
+GROUPS = {"history_bench": "search", "shared_bench": "builds", "wheel_builds": "wheels"}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a folder of builds or of wheels run in one process, where it is made once."""
     for item in items:
         names = getattr(item, "fixturenames", ())
-        group = "builds" if "shared_bench" in names else "wheels" if "wheel_builds" in names else ""
+        group = next((GROUPS[name] for name in GROUPS if name in names), "")
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
 
@@ -75,6 +80,18 @@ def small_upstream(tmp_path_factory: pytest.TempPathFactory) -> SmallUpstream:
 def shared_bench(small_upstream: SmallUpstream, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """One folder of builds of the small upstream for all tests that can share it."""
     return Bench(small_upstream, tmp_path_factory.mktemp("small-builds").resolve())
+
+
+@pytest.fixture(scope="session")
+def history(small_upstream: SmallUpstream, tmp_path_factory: pytest.TempPathFactory) -> LongHistory:
+    """Sixty commits to search."""
+    return long_history.make(small_upstream, tmp_path_factory.mktemp("long-history"))
+
+
+@pytest.fixture(scope="session")
+def history_bench(small_upstream: SmallUpstream, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """One folder of builds of that history."""
+    return Bench(small_upstream, tmp_path_factory.mktemp("history-builds").resolve())
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from bisect_tool import __version__
 COMMANDS = {
     "build": "Build commits, branches and pull requests, ahead of measuring them.",
     "repro": "Measure MLX releases with the canonical repro of #3553, or a script of your own.",
+    "bisect": "Find the commit between two ends that made the difference.",
     "compare": "Compare pull requests, commits or releases: faster, slower, the same, and still right?",
     "runs": "List the sessions in the ledger.",
     "report": "Print a session again, from its records alone.",

@@ -13,6 +13,7 @@ from bisect_tool.measuring.session import Progress
 
 if TYPE_CHECKING:
     from bisect_tool.building.output import Step
+    from bisect_tool.measuring.bisect import Standing
 
 
 class Watch:
@@ -58,6 +59,14 @@ class Watch:
         elif not self._quiet and at.round != self._last_round:
             click.echo(text, err=True)
         self._last_round = at.round
+
+    def standing(self, at: Standing) -> None:
+        """Where a search stands, after each of its steps."""
+        builds = f"about {at.to_build} to go" if at.to_build else "none to go"
+        self.remark(
+            f"{at.left} of {at.candidates} left at {at.confidence:.0%}; most likely {at.best} "
+            f"({at.probability:.0%}); {at.built} built, {builds}, {duration_text(at.left_s)}"
+        )
 
     def step(self, step: Step, left_s: float | None) -> None:
         """One of Ninja's, while something is built."""

@@ -61,6 +61,12 @@ def command(session: str | None, form: str | None, builds: Path | None, **option
 def show(session: Session, form: str | None, view: Mapping[str, Any] | None = None) -> None:
     """Print a session of any kind. What is too long for a comment goes into a file beside its logs."""
     header, lines = session.header, session.lines
+    if "bisect" in header["plan"] and form not in ("csv", "compat"):
+        from bisect_tool.reporting import search_report
+
+        as_data = (form or header.get("format")) == "json"
+        click.echo((search_report.as_json if as_data else search_report.markdown)(header, lines))
+        return
     if "compare" not in header["plan"] or form in ("csv", "compat"):
         click.echo(render(header, lines, form))
         return

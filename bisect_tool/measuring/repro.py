@@ -153,7 +153,7 @@ def conduct(work: Work, provider: Provider, watch: Watcher, *, resume: bool) -> 
     """Make the environments and measure, in a new session or the last unfinished one of the same plan."""
     builds, script, revisions = provider.builds, work.script, work.revisions
     if resume:
-        path = _unfinished(builds, work.plan, work.seed, watch)
+        path = unfinished(builds, work.plan, work.seed, watch)
         with ledger.reopen(path) as (book, session):
             # Those that took part from the start: rounds with other arms could not be told from the others.
             began = {line["arm"]: line for line in session.of_kind("arm")}
@@ -293,6 +293,7 @@ def arm_of(
         child_env.child_environment(home, [*extra, *revision.settings]),
         sha=provided.resolved.commit.sha if provided.resolved else "",
         build=provided.build.record if provided.build else {},
+        about={"built_s": provided.build.record["seconds"]} if provided.build and provided.built else {},
     )
 
 
@@ -367,7 +368,7 @@ def _command(asked: Request, revisions: list[Revision]) -> list[str]:
     return [*words[:after], *chosen, *words[after:], *theirs]
 
 
-def _unfinished(builds: Path, plan: dict[str, Any], seed: int | None, watch: Watcher) -> Path:
+def unfinished(builds: Path, plan: dict[str, Any], seed: int | None, watch: Watcher) -> Path:
     """The newest session of this plan that has no end. Raises NoSuchSession."""
     for path in ledger.sessions(builds):
         try:

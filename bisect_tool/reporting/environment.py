@@ -112,7 +112,8 @@ def _how(header: Line, lines: Sequence[Line]) -> list[tuple[str, str]]:
 
 def _trouble(lines: Sequence[Line]) -> list[tuple[str, str]]:
     discards = Counter(line["reason"] for line in lines if line["kind"] == "discard")
-    kept = Counter(line["reason"] for line in lines if line["kind"] == "unsteady")
+    by_round = {line["round"]: line["reason"] for line in lines if line["kind"] == "unsteady"}
+    kept = Counter(by_round.values())  # a round may be unsteady in several of its runs
     remarks = Counter(text for run in counted(lines) for text in run.get("notes", ()))
     attested = [run for run in counted(lines) if not run.get("module")]
     return [
