@@ -362,7 +362,8 @@ class _Search:
             "stage": stage.number,
             "confidence": self.asked.confidence,
             "prove": final,
-            "every": final and self.asked.all_steps,
+            # Good and bad have no shares: what is bad after the first step cannot become worse.
+            "every": final and self.asked.all_steps and fields["mode"] != "passfail",
             **fields,
         }
 
