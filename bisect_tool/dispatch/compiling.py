@@ -1,0 +1,93 @@
+"""Compiling a probe with the host's compiler, behind walls."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from bisect_tool.building.sandbox import Sandbox, Walls
+from bisect_tool.dispatch import ladder
+from bisect_tool.dispatch.source import Sources
+from bisect_tool.errors import MachineTrouble, ToolMissing
+from bisect_tool.process import Finished
+
+TIMEOUT_S = 120
+MEMORY = 4 * 10**9  # bytes: it takes 0.3
+_ERROR = re.compile(r"\b(?:fatal )?error: (.*)")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\uffff\n]")
+
+
+def find() -> str:
+    """The path of the C++ compiler: what ``CXX`` names, or else c++, g++ or clang++. Raises ToolMissing."""
+    from bisect_tool.host import toolchain
+    from bisect_tool.host.system import current
+
+    here = current()
+    named = os.environ.get("CXX", "").split()
+    for name in named[:1] or toolchain.COMPILERS:
+        if path := here.find(name):
+            return path
+    raise _missing()
+
+
+def _missing() -> ToolMissing:
+    from bisect_tool.host import toolchain
+    from bisect_tool.host.system import current
+
+    tool = toolchain.compiler(current())
+    return ToolMissing(
+        "asking a commit which kernel it launches needs a C++20 compiler", tool.why, tool.remedy
+    )
+
+
+def compile_probe(folder: Path, sources: Sources, rung: ladder.Rung, compiler: str, sandbox: Sandbox) -> str:
+    """Make ``folder / "probe"``; '' or, when it does not compile, the first error of the compiler.
+
+    ``folder``: empty, ours. Raises MachineTrouble when the compiler was ended by the machine, ToolMissing.
+    """
+    try:
+        ladder.lay_out(folder, sources, rung)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        return "it includes a file as a folder"
+    home = folder.with_name(f"{folder.name}-home")
+    env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    try:
+        done = sandbox.run(
+            [compiler, *ladder.arguments(folder, sources, rung)],
+            walls=Walls(read=(), write=(folder,), home=home),
+            env=env,
+            cwd=folder,
+            timeout_s=TIMEOUT_S,
+            memory_limit=MEMORY,
+        )
+    except FileNotFoundError as problem:
+        raise ToolMissing(
+            f"{compiler} cannot be used behind walls", "it lies in a folder that they hide", "set CXX"
+        ) from problem
+    if done.ok:
+        made = folder / "probe"
+        if made.is_file() and not made.is_symlink():
+            return ""
+        return "the compiler made nothing"
+    if done.timed_out or done.memory_exceeded or done.returncode < 0:
+        raise MachineTrouble("a probe could not be compiled", f"{compiler} {done.describe()}", "try again")
+    return first_error(done, folder)
+
+
+def first_error(done: Finished, folder: Path) -> str:
+    """The compiler's first complaint, with where it stands, fit to print."""
+    text = _UNPRINTABLE.sub("", done.stderr.replace(f"{folder}/", ""))
+    for line in text.splitlines():
+        if _ERROR.search(line):
+            return line.strip()[:300]
+    return (done.last_line() or done.describe())[:300]
+
+
+def check_language() -> None:
+    """To be asked after a failure: raises ToolMissing when this compiler does no C++20 at all."""
+    from bisect_tool.host import toolchain
+    from bisect_tool.host.system import current
+
+    if toolchain.compiler(current()).version is None:
+        raise _missing()
