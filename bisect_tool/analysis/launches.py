@@ -137,7 +137,10 @@ def family(kernel: str) -> str:
     """A kernel's name without mode, dtype and parameters: ``affine_qmv_wide_float16_t_gs_64…`` ->
     ``qmv_wide``."""
     found = _NAME.fullmatch(kernel)
-    return found[1] if found else kernel
+    if found is None:
+        return kernel
+    late = "_fast" if kernel.endswith("_fast") else ""  # stood last, once
+    return found[1] + late
 
 
 def block(cell: Cell) -> Cell:
