@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 Size = tuple[int, int, int]
 
@@ -28,8 +29,7 @@ KINDS = (
 )
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One call: ``x[M, K] @ w[N, K].T``, or with ``w[K, N]`` where it is not ``transpose``.
 
     ``arch``: as Metal names it, ``applegpu_g16s``. ``mode``: affine, mxfp4, mxfp8, nvfp4. ``nax``: the neural
@@ -145,7 +145,7 @@ def family(kernel: str) -> str:
 
 def block(cell: Cell) -> Cell:
     """The cell without its M: equal for all cells of one table."""
-    return replace(cell, M=0)
+    return cell._replace(M=0)
 
 
 def segments(answers: Mapping[Cell, Answer]) -> list[Segment]:
@@ -211,11 +211,12 @@ def kinds(before: Answer, after: Answer) -> tuple[str, ...]:
 
 def changes(before: Mapping[Cell, Answer], after: Mapping[Cell, Answer]) -> list[Changed]:
     """The cells of both whose answers differ, in the order of ``after``."""
-    return [
-        Changed(cell, before[cell], answer, kinds(before[cell], answer))
-        for cell, answer in after.items()
-        if cell in before and before[cell] != answer
-    ]
+    found = []
+    for cell, answer in after.items():
+        old = before.get(cell)
+        if old is not None and old is not answer and old != answer:  # mostly they are one object
+            found.append(Changed(cell, old, answer, kinds(old, answer)))
+    return found
 
 
 def together(changed: Sequence[Changed]) -> list[list[Changed]]:

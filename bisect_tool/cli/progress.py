@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bisect_tool.cli.options import duration_text
-from bisect_tool.measuring.session import Progress
 
 if TYPE_CHECKING:
     from bisect_tool.building.output import Step
+    from bisect_tool.measuring.session import Progress
 
 
 class Watch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bisect_tool.analysis.launches import Cell
 from bisect_tool.dispatch import architectures
@@ -75,6 +75,15 @@ def _divides(last: int, group_size: int, shape: tuple[int, int]) -> None:
             f"mx.quantize needs its last dimension, {last}, to be divisible by the group size, {group_size}",
             "choose another shape or --group-size",
         )
+
+
+def names(text: str, known: Collection[str], what: str) -> list[str]:
+    """``affine,mxfp4``, of those that are known. Raises UsageProblem."""
+    found = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in found:
+        if name not in known:
+            raise UsageProblem(f"{name!r} is no {what}", "", f"choose of {', '.join(known)}")
+    return found
 
 
 def rows(text: str) -> list[int]:

@@ -175,11 +175,12 @@ def _range(prober: Prober, text: str) -> tuple[Commit | None, list[Commit]]:
     if ".." in text and not text.startswith("path:"):
         commits = upstream.range(text)
         return (upstream.commit(commits[0].parents[0]) if commits else None), commits
-    tip = upstream.resolve(_revision(text)).commit if text else upstream.line()[0]
+    tip = upstream.resolve(revision_of(text)).commit if text else upstream.line()[0]
     return None, history.commits(upstream.git, "--first-parent", tip.sha)[::-1]
 
 
-def _revision(text: str) -> Revision:
+def revision_of(text: str) -> Revision:
+    """A revision whose source can be asked: of a release, its tag."""
     revision = Revision.parse(text)
     return Revision.parse(f"v{text}") if revision.kind is Kind.RELEASE else revision
 

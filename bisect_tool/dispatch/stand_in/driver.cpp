@@ -148,8 +148,12 @@ size_t answer_apart(const std::vector<Query>& queries, size_t first, size_t last
 int main() {
   std::vector<Query> queries;
   Query q;
-  while (std::cin >> q.arch >> q.nax >> q.K >> q.N >> q.M >> q.bits >> q.group_size >> q.mode >> q.dtype >>
-         q.transpose) {
+  char arch[64], mode[16], dtype[16];
+  while (std::scanf("%63s %d %d %d %d %d %d %15s %15s %d", arch, &q.nax, &q.K, &q.N, &q.M, &q.bits,
+                    &q.group_size, mode, dtype, &q.transpose) == 10) {
+    q.arch = arch;
+    q.mode = mode;
+    q.dtype = dtype;
     queries.push_back(q);
   }
   for (size_t first = 0; first < queries.size();) {
@@ -163,8 +167,12 @@ int main() {
       first += answer_apart(queries, first, last, status);
       if (first < last) {
         int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-        std::string how = number == SIGFPE ? "a division by zero" : number == SIGSEGV ? "a bad address" : number == SIGABRT ? "an abort" : "signal " + std::to_string(number);
-        std::cout << "{\"exception\": " << quoted("the host code ended the process: " + how) << "}" << std::endl;
+        std::string how = number == SIGFPE ? "a division by zero"
+            : number == SIGSEGV            ? "a bad address"
+            : number == SIGABRT            ? "an abort"
+                                           : "signal " + std::to_string(number);
+        std::string said = "{\"exception\": " + quoted("the host code ended the process: " + how) + "}\n";
+        std::fwrite(said.data(), 1, said.size(), stdout);
         ++first;
       }
     }

@@ -11,14 +11,11 @@
 #include <cassert>
 #include <climits>
 #include <cmath>
-#include <complex>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <initializer_list>
-#include <iostream>
-#include <limits>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -26,10 +23,8 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <tuple>
 #include <type_traits>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -549,11 +544,24 @@ MTL::ComputePipelineState* get_gather_qmm_nax_kernel(metal::Device& d, const std
   return d.kernel(name, "");
 }
 
+// A part of a text. One function joins them: a template of streams would take the compiler longest of all.
+struct Part {
+  Part(const std::string& s) : text(s) {}
+  Part(const char* s) : text(s) {}
+  Part(char c) : text(1, c) {}
+  Part(bool b) : text(b ? "1" : "0") {}
+  template <typename T, typename = std::enable_if_t<std::is_arithmetic_v<T> || std::is_enum_v<T>>>
+  Part(T number) : text(std::to_string(number)) {}
+  std::string text;
+};
+inline void join(std::string& text, std::initializer_list<Part> parts) {
+  for (const auto& part : parts) {
+    text += part.text;
+  }
+}
 template <typename... Args>
 void concatenate(std::string& text, const Args&... parts) {
-  std::ostringstream out;
-  (out << ... << parts);
-  text += out.str();
+  join(text, {Part(parts)...});
 }
 
 // ---- other ops that it calls -------------------------------------------------------------------------------
