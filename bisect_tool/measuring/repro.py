@@ -111,7 +111,7 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
             began = {line["arm"]: line for line in session.of_kind("arm")}
             going_on = [revision for revision in revisions if revision.text in began]
             ready = _environments(going_on, provider, extra, watch, None)
-            _let_the_gpu_work(ready[0], script, provider, watch)
+            let_the_gpu_work(ready[0], script, provider, watch)
             for arm in ready:
                 _same_wheels(arm, began[arm.label])
             _measure(book, [session.header, *session.lines], ready, script, settings, provider.sandbox, watch)
@@ -128,7 +128,7 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
     # Environments first: a session that measures nothing is not begun.
     noted: list[ledger.Line] = []
     ready = _environments(revisions, provider, extra, watch, noted.append)
-    _let_the_gpu_work(ready[0], script, provider, watch)
+    let_the_gpu_work(ready[0], script, provider, watch)
     check_arguments(ready[0].environment, script, ready[0].env, provider.sandbox)
     watch.phase("looking at this machine")
     from bisect_tool.host.facts import facts
@@ -174,7 +174,7 @@ def _admit(script: Script, provider: Provider) -> None:
     )
 
 
-def _let_the_gpu_work(arm: Arm, script: Script, provider: Provider, watch: Watcher) -> None:
+def let_the_gpu_work(arm: Arm, script: Script, provider: Provider, watch: Watcher) -> None:
     """Take the walls away where the GPU does not work behind them, which only trying tells.
 
     Raises Untrusted when a stranger's code is among what is to run, MachineTrouble when walls are required.

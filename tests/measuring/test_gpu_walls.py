@@ -14,7 +14,7 @@ from bisect_tool.building.builder import Watcher
 from bisect_tool.building.environment import Environment, find_interpreter
 from bisect_tool.building.provision import Provider
 from bisect_tool.errors import MachineTrouble, Untrusted
-from bisect_tool.measuring.repro import _let_the_gpu_work
+from bisect_tool.measuring.repro import let_the_gpu_work
 from bisect_tool.measuring.run import Script
 from bisect_tool.measuring.session import Arm
 from bisect_tool.upstream.revision import Revision
@@ -56,7 +56,7 @@ def settle(
     given: dict[str, object] = {"sandbox": walls(), "backend": Backend.CUDA12, **changes}
     provider = Provider(builds=tmp_path, interpreter=find_interpreter(), watch=Watcher(), repo="", **given)  # type: ignore[arg-type]
     watch = Watch()
-    _let_the_gpu_work(arm, Script.load(script, ()), provider, watch)
+    let_the_gpu_work(arm, Script.load(script, ()), provider, watch)
     return provider, watch
 
 
