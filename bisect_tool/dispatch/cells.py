@@ -38,6 +38,9 @@ def cells(
 
     ``nax``: None is by the architecture. Raises UsageProblem for what the op would refuse.
     """
+    count = len(archs) * len(modes) * len(shapes) * len(dtypes) * len(rows)
+    if count * max(1, len(bits)) * max(1, len(group_sizes)) > MOST_CELLS:
+        raise UsageProblem(f"more than {MOST_CELLS} cells are asked for", "", "ask for fewer at a time")
     found: dict[Cell, None] = {}
     for arch in archs:
         for mode in modes:
@@ -54,8 +57,6 @@ def cells(
                                     architectures.has_nax(arch) if nax is None else nax,
                                 )  # fmt: skip
                                 found[cell] = None
-                            if len(found) > MOST_CELLS:
-                                raise UsageProblem(f"more than {MOST_CELLS} cells are asked for")
     return list(found)
 
 

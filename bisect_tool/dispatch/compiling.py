@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from bisect_tool import process
 from bisect_tool.building.sandbox import Sandbox, Walls
 from bisect_tool.dispatch import ladder
 from bisect_tool.dispatch.source import Sources
@@ -31,6 +32,10 @@ def find() -> str:
     raise _missing()
 
 
+def is_clang(compiler: str) -> bool:
+    return "clang" in (process.probe([compiler, "--version"]) or "").lower()
+
+
 def _missing() -> ToolMissing:
     from bisect_tool.host import toolchain
     from bisect_tool.host.system import current
@@ -41,30 +46,50 @@ def _missing() -> ToolMissing:
     )
 
 
-def compile_probe(folder: Path, sources: Sources, rung: ladder.Rung, compiler: str, sandbox: Sandbox) -> str:
-    """Make ``folder / "probe"``; '' or, when it does not compile, the first error of the compiler.
+def precompile(work: Path, header: Path, compiler: str, sandbox: Sandbox) -> None:
+    """Compile the stand-in's header ahead, which spares a third of every probe. Nothing is lost where that
+    fails, or where the compiler takes none (Clang has other ways).
 
-    ``folder``: empty, ours. Raises MachineTrouble when the compiler was ended by the machine, ToolMissing.
+    ``work``: empty, ours. ``header``: the folder of the header.
     """
+    made = work / f"{ladder.HEADER}.gch"
+    words = ["-x", "c++-header", str(header / ladder.HEADER), "-o", str(made)]
+    done = _compile([compiler, *ladder.usual_arguments(ladder.Rung("")), *words], work, header, sandbox)
+    if done.ok and made.is_file() and not made.is_symlink():
+        made.replace(header / made.name)
+
+
+def _compile(argv: list[str], work: Path, header: Path, sandbox: Sandbox) -> Finished:
+    """Run the compiler where it may write to ``work`` alone. Raises ToolMissing."""
     try:
-        ladder.lay_out(folder, sources, rung)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        return "it includes a file as a folder"
-    home = folder.with_name(f"{folder.name}-home")
-    env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-    try:
-        done = sandbox.run(
-            [compiler, *ladder.arguments(folder, sources, rung)],
-            walls=Walls(read=(), write=(folder,), home=home),
-            env=env,
-            cwd=folder,
+        return sandbox.run(
+            argv,
+            walls=Walls(read=(header,), write=(work,), home=work.with_name(f"{work.name}-home")),
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+            cwd=work,
             timeout_s=TIMEOUT_S,
             memory_limit=MEMORY,
         )
     except FileNotFoundError as problem:
         raise ToolMissing(
-            f"{compiler} cannot be used behind walls", "it lies in a folder that they hide", "set CXX"
+            f"{argv[0]} cannot be used behind walls", "it lies in a folder that they hide", "set CXX"
         ) from problem
+
+
+def compile_probe(
+    folder: Path, header: Path, sources: Sources, rung: ladder.Rung, compiler: str, sandbox: Sandbox
+) -> str:
+    """Make ``folder / "probe"``; '' or, when it does not compile, the first error of the compiler.
+
+    ``folder``: empty, ours. ``header``: the folder of the stand-in's header. Raises MachineTrouble when the
+    compiler was ended by the machine, ToolMissing.
+    """
+    try:
+        ladder.lay_out(folder, sources, rung)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        return "it includes a file as a folder"
+    argv = [compiler, *ladder.arguments(folder, header, sources, rung)]
+    done = _compile(argv, folder, header, sandbox)
     if done.ok:
         made = folder / "probe"
         if made.is_file() and not made.is_symlink():

@@ -16,7 +16,8 @@ from bisect_tool.dispatch.source import PACKING, QUANTIZED, Sources
 from bisect_tool.paths import PACKAGE
 
 STAND_IN = PACKAGE / "dispatch" / "stand_in"
-FILES = ("stand_in.h", "driver.cpp")
+HEADER, DRIVER = "stand_in.h", "driver.cpp"
+FILES = (HEADER, DRIVER)
 STANDARD = "-std=c++20"
 _GET_VAR = re.compile(r"\bget_var\([^)]*\)\s*\{")  # defined, not only declared
 _SHIM = b'#include "stand_in.h"\n'
@@ -72,23 +73,27 @@ def tree(sources: Sources, rung: Rung) -> dict[str, bytes]:
 
 
 def lay_out(folder: Path, sources: Sources, rung: Rung) -> None:
-    """Write all that the compiler reads, but the system's own headers, below ``folder``."""
-    for name in FILES:
-        (folder / name).write_bytes((STAND_IN / name).read_bytes())
+    """Write what the compiler reads, but the stand-in's header and the system's own, below ``folder``."""
+    (folder / DRIVER).write_bytes((STAND_IN / DRIVER).read_bytes())
     for path, content in tree(sources, rung).items():
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
 
 
-def arguments(folder: Path, sources: Sources, rung: Rung) -> list[str]:
-    """The compiler's arguments; what it makes is ``folder / "probe"``."""
-    words = [STANDARD, "-O0", "-w", f"-I{folder}", f'-DSTAND_IN_SOURCE="{QUANTIZED}"']
-    words += [f"-DSTAND_IN_STRIDE={rung.strides}"]
+def usual_arguments(rung: Rung) -> list[str]:
+    """Those that a precompiled header must have in common with what includes it."""
+    return [STANDARD, "-O0", "-w", f"-DSTAND_IN_STRIDE={rung.strides}"]
+
+
+def arguments(folder: Path, header: Path, sources: Sources, rung: Rung) -> list[str]:
+    """The compiler's arguments; what it makes is ``folder / "probe"``. ``header``: the folder of the
+    stand-in's header."""
+    words = [*usual_arguments(rung), f"-I{folder}", f"-I{header}", f'-DSTAND_IN_SOURCE="{QUANTIZED}"']
     if not sources.has_transpose:
         words.append("-DSTAND_IN_WEIGHT_VIEW")
     if rung.settings:
         words.append('-DSTAND_IN_ENV="env.h"')
         if _GET_VAR.search(rung.settings):
             words.append("-DSTAND_IN_OWN_GET_VAR")
-    return [*words, str(folder / "driver.cpp"), "-o", str(folder / "probe")]
+    return [*words, str(folder / DRIVER), "-o", str(folder / "probe")]

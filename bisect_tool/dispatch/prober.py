@@ -7,6 +7,7 @@ and ``answers/``, one file for each set of cells. The key is the digest of all t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -29,6 +30,7 @@ from bisect_tool.upstream.clone import Upstream
 from bisect_tool.upstream.values import Resolved
 
 FOLDER = "dispatch"
+WORTH_PRECOMPILING = 4  # probes at once
 KEPT_ANSWERS = 32  # sets of cells of one probe
 NO_MODE = "the op had no mode yet at this commit: all was affine"
 NO_TRANSPOSE = "the op had no argument transpose yet at this commit: the weight was always transposed"
@@ -94,6 +96,18 @@ class Prober:
         place.mkdir(parents=True, exist_ok=True)
         return place
 
+    @cached_property
+    def header(self) -> Path:
+        """The folder of the stand-in's header, where it may lie precompiled."""
+        text = (ladder.STAND_IN / ladder.HEADER).read_bytes()
+        place = self.folder / f"header-{hashlib.sha256(text).hexdigest()[:16]}"
+        if not (place / ladder.HEADER).is_file():
+            with self._aside(place.name) as made:
+                (made / ladder.HEADER).write_bytes(text)
+                with contextlib.suppress(OSError):  # another tool was faster
+                    made.rename(place)
+        return place
+
     def question(self, resolved: Resolved) -> Question:
         """Read what is to be compiled. Raises UsageProblem where there is no such op or file."""
         if ARCHITECTURE in dict(resolved.revision.settings):
@@ -116,9 +130,11 @@ class Prober:
         """The same for many, ``jobs`` at a time; what cannot be asked is in its place. Raises the rest."""
         missing = [each for each in questions if self._known(each, cells) is None]
         if missing:
-            _ = self.sandbox, self.compiler  # once, before there are threads
+            _ = self.sandbox, self.compiler, self.header  # once, before there are threads
             for each in missing:
                 self._admit(each.resolved)
+            if len(missing) >= WORTH_PRECOMPILING:
+                self._precompile()
         done = 0
 
         def one(question: Question) -> Asked | ProbeFailed:
@@ -197,7 +213,7 @@ class Prober:
             return record
         self.on_phase(f"compiling the host code of {label_of(question.resolved)}")
         with self._aside(key) as work, self._aside(key) as made:
-            error = compiling.compile_probe(work, question.sources, rung, compiler, self.sandbox)
+            error = compiling.compile_probe(work, self.header, question.sources, rung, compiler, self.sandbox)
             record = {"schema": ladder.SCHEMA, "ok": not error, "rung": rung.name, "compiler": version}
             record |= {"sha": question.resolved.commit.sha, "error": error}
             if not error:
@@ -209,6 +225,12 @@ class Prober:
             with contextlib.suppress(OSError):  # another tool was faster: the same
                 made.rename(final)
         return record
+
+    def _precompile(self) -> None:
+        if not (self.header / f"{ladder.HEADER}.gch").exists() and not compiling.is_clang(self.compiler):
+            self.on_phase("compiling the stand-in")
+            with self._aside(self.header.name) as work:
+                compiling.precompile(work, self.header, self.compiler, self.sandbox)
 
     @contextlib.contextmanager
     def _aside(self, key: str) -> Any:

@@ -27,8 +27,8 @@ NCU_ARGUMENTS = ("--csv", "--metrics", "gpu__time_duration.sum", "--target-proce
 class Observed:
     """One cell. ``row_as_m1``: row 0 has the bits that M=1 gives for it, None where that is not known: other
     bits mean that another kernel ran, the same bits prove nothing. ``kernels``: those that ran, None where
-    nothing can tell. ``capture``: the Metal capture, to be opened in Xcode. ``arch``: the GPU's architecture as
-    MLX names it, '' where it does not."""
+    nothing can tell. ``capture``: the Metal capture, to be opened in Xcode. ``arch``: the GPU's architecture
+    as MLX names it, '' where it does not."""
 
     cell: Cell
     row_as_m1: bool | None
@@ -69,8 +69,8 @@ class Observer:
         return found
 
     def row_bits(self, cells: Sequence[Cell]) -> tuple[dict[Cell, bool], str]:
-        """Whether row 0 has the bits of M=1, by the canonical repro, and the GPU's architecture. The repro has
-        no case without transpose, and none for what the release cannot do: those are missing. Raises
+        """Whether row 0 has the bits of M=1, by the canonical repro, and the GPU's architecture. The repro
+        has no case without transpose, and none for what the release cannot do: those are missing. Raises
         RunFailed."""
         found: dict[Cell, bool] = {}
         arch = ""
