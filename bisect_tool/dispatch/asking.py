@@ -42,7 +42,7 @@ def ask(
 ) -> list[str]:
     """Run the probe; its answers, one line each. Raises ProbeFailed."""
     said: list[bytes] = []
-    with tempfile.TemporaryDirectory(prefix=".ask-", dir=probe.parent.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".ask-", suffix=".tmp", dir=probe.parent.parent) as folder:
         questions, home = Path(folder) / "queries", Path(folder) / "home"
         questions.write_text(query(cells), encoding="ascii")
         done = sandbox.run(

@@ -32,6 +32,11 @@ def find() -> str:
     raise _missing()
 
 
+def home_of(work: Path) -> Path:
+    """The private home of what is compiled in a folder, beside it."""
+    return work.with_name(f"{work.name.removesuffix('.tmp')}-home.tmp")
+
+
 def is_clang(compiler: str) -> bool:
     return "clang" in (process.probe([compiler, "--version"]) or "").lower()
 
@@ -64,7 +69,7 @@ def _compile(argv: list[str], work: Path, header: Path, sandbox: Sandbox) -> Fin
     try:
         return sandbox.run(
             argv,
-            walls=Walls(read=(header,), write=(work,), home=work.with_name(f"{work.name}-home")),
+            walls=Walls(read=(header,), write=(work,), home=home_of(work)),
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
             cwd=work,
             timeout_s=TIMEOUT_S,

@@ -7,11 +7,13 @@ and ``answers/``, one file for each set of cells. The key is the digest of all t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -92,8 +94,12 @@ class Prober:
 
     @cached_property
     def folder(self) -> Path:
+        """Where probes are kept; held, from now on, against `cache prune`."""
         place = self.builds.absolute() / FOLDER
         place.mkdir(parents=True, exist_ok=True)
+        handle = os.open(place / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        weakref.finalize(self, os.close, handle)
+        fcntl.flock(handle, fcntl.LOCK_SH)
         return place
 
     @cached_property
@@ -240,7 +246,7 @@ class Prober:
             yield place
         finally:
             shutil.rmtree(place, ignore_errors=True)
-            shutil.rmtree(place.with_name(f"{place.name}-home"), ignore_errors=True)
+            shutil.rmtree(compiling.home_of(place), ignore_errors=True)
 
     def _run(self, question: Question, cells: Sequence[Cell], key: str) -> dict[Cell, Answer]:
         wanted = _askable(question.sources, cells)

@@ -223,3 +223,16 @@ def test_only_so_many_sets_of_answers_are_kept(
     for M in range(1, 5):
         asked = prober.ask(dispatch_bench.at("comment"), ONE[M : M + 1])
     assert len(list((dispatch_bench.builds / "dispatch" / asked.key / "answers").iterdir())) == 2
+
+
+def test_prune_drops_the_probes_but_not_while_one_is_asked(dispatch_bench: Bench, tmp_path: Path) -> None:
+    from bisect_tool.building import cache
+
+    kept = tmp_path / "dispatch"
+    kept.mkdir()
+    (kept / "record.json").write_text("{}")
+    prober = dispatch_bench.prober(builds=tmp_path)
+    assert prober.folder == kept
+    assert [item.name for item in cache.prune(tmp_path, 0).kept] == ["dispatch"] and kept.is_dir()
+    del prober
+    assert [item.name for item in cache.prune(tmp_path, 0).removed] == ["dispatch"] and not kept.exists()

@@ -24,8 +24,8 @@ LINE = '"{0}","1","python","127.0.0.1","{1}","1","7","(32, 8, 1)","(640, 1, 1)",
 COPY, QMV = LINE.format(0, "copy_v"), LINE.format(1, "qmv_kernel<__half, (int)64>")
 
 
-def cell(M: int, K: int = 256, N: int = 256, **more: bool) -> Cell:
-    return Cell("here", K, N, M)._replace(**more)
+def cell(M: int, *, transpose: bool = True) -> Cell:
+    return Cell("here", 256, 256, M, transpose=transpose)
 
 
 @pytest.fixture
