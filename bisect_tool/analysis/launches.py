@@ -233,11 +233,16 @@ def together(changed: Sequence[Changed]) -> list[list[Changed]]:
                 and last.cell.M + 1 == cell.M
                 and (_way(last.before), _way(last.after), last.kinds)
                 == (_way(each.before), _way(each.after), each.kinds)
+                and ("parameters" not in each.kinds or _names(last) == _names(each))
             ):
                 groups[-1].append(each)
             else:
                 groups.append([each])
     return groups
+
+
+def _names(changed: Changed) -> tuple[str, str]:
+    return changed.before.kernel, changed.after.kernel
 
 
 def axis(values: Mapping[int, int]) -> str:

@@ -126,8 +126,7 @@ def prune(
     The last in this order: probes of dispatch, unpacked wheels and environments of builds (a second to make
     again), builds, environments of releases, kept build trees, downloads. Nothing that a running tool has
     locked, and no environment whose ``wheel_digest`` is ``in_use``. Raises ``UsageProblem``, and removes
-    nothing, when what
-    is never removed is more than ``max_bytes`` by itself (but for 0: all that can go), and
+    nothing, when what is never removed is more than ``max_bytes`` by itself (but for 0: all that can go), and
     ``EnvironmentBroken`` when ``builds`` cannot be written.
     """
     builds = builds.absolute()

@@ -35,7 +35,7 @@ def command(
     """Which kernels each REVISION would launch on a GPU that need not be here: its own host code is compiled
     alone and asked. Two revisions, or a pull request such as '#3764', give what differs.
     """
-    from bisect_tool.cli.dispatching import cells, open_upstream, prober, resolve
+    from bisect_tool.cli.dispatching import cells, open_upstream, prober, resolve, without_architecture
     from bisect_tool.cli.progress import Watch
     from bisect_tool.dispatch import history
     from bisect_tool.upstream.revision import Revision
@@ -49,7 +49,7 @@ def command(
         made = prober(options, upstream, watch)
         pair = None
         if len(revisions) == 1:
-            pair = history.of_pull(made, Revision.parse(revisions[0]))
+            pair = history.of_pull(made, Revision.parse(without_architecture(revisions[0])))
         elif len(revisions) == 2:
             pair = resolve(upstream, revisions[0]), resolve(upstream, revisions[1])
         if pair is not None:
@@ -84,11 +84,9 @@ def _footer(answered: Sequence[Asked], cells: Sequence[Cell]) -> list[str]:
     """Which GPUs are meant, and how what was asked had to be compiled."""
     from bisect_tool.dispatch import architectures
 
-    gpus = {cell.arch: cell.nax for cell in cells}
-    lines = [
-        f"- {arch}: {architectures.explain(arch)}{', with the neural accelerator' if nax else ''}"
-        for arch, nax in gpus.items()
-    ]
+    lines = [f"- {line}" for line in architectures.legend(list(dict.fromkeys(cell.arch for cell in cells)))]
+    if any(cell.nax for cell in cells):
+        lines.append("- NAX: the build and the system have the neural accelerator's kernels (macOS 26.2)")
     lines += [f"- {each.label} was compiled {each.rung}" for each in answered if each.rung]
     return ["\n".join(lines)]
 

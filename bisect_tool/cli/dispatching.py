@@ -105,4 +105,15 @@ def resolve(upstream: Upstream, text: str) -> Resolved:
     """A revision of any kind; of a release its tag, since only sources can be asked."""
     from bisect_tool.dispatch.history import revision_of
 
-    return upstream.resolve(revision_of(text))
+    return upstream.resolve(revision_of(without_architecture(text)))
+
+
+def without_architecture(text: str) -> str:
+    """The revision, when it does not set the architecture: here that is an option. Raises UsageProblem."""
+    from bisect_tool.dispatch import architectures
+    from bisect_tool.errors import UsageProblem
+    from bisect_tool.upstream.revision import Revision
+
+    if architectures.VARIABLE in dict(Revision.parse(text).settings):
+        raise UsageProblem(f"{text!r} names the architecture as a setting", "", "give it as --arch")
+    return text

@@ -8,6 +8,7 @@ issues: M1 Ultra g13d, M3 Max g15s, M4 Pro g16s, M5 Max g17s; the others follow 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from bisect_tool.errors import UsageProblem
 
@@ -22,6 +23,8 @@ ALL = tuple(
 )
 _METAL = re.compile(r"(?:applegpu_)?g(\d\d)([a-z])")
 _CHIP = re.compile(r"(?:apple\s*)?m(\d+)\s*(pro|max|ultra)?")
+_APART = 3
+VARIABLE = "MLX_METAL_GPU_ARCH"  # since v0.31.0
 NAX_FROM = {"p": 18}  # the first generation with a neural accelerator that MLX uses; 17 of all other sizes
 
 
@@ -49,6 +52,11 @@ def parse(text: str) -> list[str]:
     )
 
 
+def of_arm(settings: Sequence[tuple[str, str]], device: str) -> str:
+    """The architecture that an arm's dispatch sees: what its settings say, else the device's own name."""
+    return dict(settings).get(VARIABLE) or device
+
+
 def generation(arch: str) -> int:
     """The two digits that MLX reads: 16 of ``applegpu_g16s``."""
     return int(arch[-3:-1])
@@ -58,6 +66,16 @@ def explain(arch: str) -> str:
     """``generation 16 (M4), size s (Pro and Max)``."""
     chip = GENERATIONS.get(generation(arch))
     return f"generation {generation(arch)}{f' ({chip})' if chip else ''}, size {arch[-1]} ({SIZES[arch[-1]]})"
+
+
+def legend(archs: Sequence[str]) -> list[str]:
+    """What the names mean, a line each, or one line for many."""
+    if len(archs) <= _APART:
+        return [f"{arch}: {explain(arch)}" for arch in archs]
+    numbers = sorted({generation(arch) for arch in archs})
+    chips = [f"g{number} {GENERATIONS[number]}" for number in numbers if number in GENERATIONS]
+    letters = [f"{size} {what}" for size, what in SIZES.items() if any(arch[-1] == size for arch in archs)]
+    return [f"generations: {', '.join(chips)}; sizes: {', '.join(letters)}"]
 
 
 def has_nax(arch: str) -> bool:

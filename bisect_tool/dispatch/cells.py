@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from bisect_tool.analysis.launches import Cell
 from bisect_tool.dispatch import architectures
@@ -58,6 +59,17 @@ def cells(
                                 )  # fmt: skip
                                 found[cell] = None
     return list(found)
+
+
+def of_case(case: Mapping[str, Any], arch: str) -> Cell | None:
+    """The cell of a case that a repro measured; None of what is no plain quantized matmul (a control, a batch
+    of weights). ``arch``: see ``architectures.of_arm``."""
+    if case.get("op") != "quantized_matmul" or case.get("control") or case.get("B", 1) != 1:
+        return None
+    return Cell(
+        arch, case["K"], case["N"], case["M"], case["bits"], case["group_size"], case["quant"], case["dtype"],
+        True, architectures.has_nax(arch),
+    )  # fmt: skip
 
 
 def _taken(mode: str, bits: int, group_size: int) -> None:

@@ -48,6 +48,12 @@ class Log:
     first: Mapping[Cell, Answer]
     last: Mapping[Cell, Answer]
 
+    @property
+    def suspects(self) -> frozenset[str]:
+        """The commits that can have changed how long the cells take by what they launch: dispatch or, where
+        that was looked at, kernel text changes there, or nothing is known."""
+        return frozenset(each.commit.sha for each in self.changes)
+
     def at(self, sha: str) -> Change | None:
         """What changes at a commit; None when nothing does."""
         return next((each for each in self.changes if each.commit.sha == sha), None)
@@ -65,15 +71,31 @@ class Difference:
 
 
 def difference(
-    prober: Prober, before: Resolved, after: Resolved, cells: Sequence[Cell], *, kernel_texts: bool = False
+    prober: Prober,
+    before: Resolved,
+    after: Resolved,
+    cells: Sequence[Cell],
+    *,
+    cells_after: Sequence[Cell] | None = None,
+    kernel_texts: bool = False,
 ) -> Difference:
-    """How two commits differ in what they launch. Raises what ``Prober.ask`` raises."""
-    asked = prober.ask_all([prober.question(before), prober.question(after)], cells)
+    """How two commits differ in what they launch. Raises what ``Prober.ask`` raises.
+
+    ``cells_after``: what the second is asked in place of ``cells``, one for one, where a setting gives it
+    another architecture; differences name the cell of the first.
+    """
+    others = cells if cells_after is None else cells_after
+    questions = [prober.question(before), prober.question(after)]
+    if list(others) == list(cells):
+        asked = prober.ask_all(questions, cells)
+    else:
+        asked = [*prober.ask_all(questions[:1], cells), *prober.ask_all(questions[1:], others)]
     for each in asked:
         if isinstance(each, ProbeFailed):
             raise each
     first, last = (each for each in asked if isinstance(each, Asked))
-    changed = tuple(launches.changes(first.answers, last.answers))
+    paired = {cell: last.answers[other] for cell, other in zip(cells, others, strict=True)}
+    changed = tuple(launches.changes(first.answers, paired))
     texts: tuple[str, ...] = ()
     if kernel_texts:
         reader = kernel_text.Reader(prober.upstream)

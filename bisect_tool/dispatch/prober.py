@@ -27,7 +27,7 @@ from bisect_tool.building.provision import admit, label_of
 from bisect_tool.building.sandbox import Mode, Sandbox, choose
 from bisect_tool.dispatch import asking, compiling, ladder
 from bisect_tool.dispatch.source import Sources, sources
-from bisect_tool.errors import ProbeFailed, UsageProblem
+from bisect_tool.errors import ProbeFailed
 from bisect_tool.upstream.clone import Upstream
 from bisect_tool.upstream.values import Resolved
 
@@ -36,7 +36,6 @@ WORTH_PRECOMPILING = 4  # probes at once
 KEPT_ANSWERS = 32  # sets of cells of one probe
 NO_MODE = "the op had no mode yet at this commit: all was affine"
 NO_TRANSPOSE = "the op had no argument transpose yet at this commit: the weight was always transposed"
-ARCHITECTURE = "MLX_METAL_GPU_ARCH"
 
 
 @dataclass(frozen=True)
@@ -116,10 +115,6 @@ class Prober:
 
     def question(self, resolved: Resolved) -> Question:
         """Read what is to be compiled. Raises UsageProblem where there is no such op or file."""
-        if ARCHITECTURE in dict(resolved.revision.settings):
-            raise UsageProblem(
-                f"{ARCHITECTURE} names the architecture of the GPU here", "", "give it as --arch"
-            )
         found = sources(self.upstream, resolved.commit, label_of(resolved))
         rungs = tuple(ladder.rungs(found))
         return Question(resolved, found, rungs, tuple(ladder.key(found, rung) for rung in rungs))

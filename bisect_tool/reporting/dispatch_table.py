@@ -118,8 +118,8 @@ def difference_text(changed: Sequence[Changed], cells: int) -> str:
             settings(cell),
             f"{cell.K} → {cell.N}",
             _range(cell.M, group[-1].cell.M),
-            _launch([each.cell for each in group], [each.before for each in group]),
-            _launch([each.cell for each in group], [each.after for each in group]),
+            _launch(group, [each.before for each in group]),
+            _launch(group, [each.after for each in group]),
             ", ".join(group[0].kinds),
         )
         rows.setdefault(shown, []).append(gpu(cell))
@@ -131,16 +131,16 @@ def difference_text(changed: Sequence[Changed], cells: int) -> str:
     return f"{len(changed)} of {_cells(cells)} differ\n\n{tables}"
 
 
-def _launch(cells: Sequence[Cell], answers: Sequence[Answer]) -> str:
+def _launch(group: Sequence[Changed], answers: Sequence[Answer]) -> str:
+    """By family, or, where only what its name carries differs, by that name."""
     answer = answers[0]
     main = answer.main
     if main is None:
         return f"exception: {answer.exception}" if answer.exception else "nothing"
     split = f", K in {_split(answer)}" if answer.reductions else ""
-    return (
-        f"{answer.family}{_copies(answer)}, grid {launches.grid(cells, answers)}, "
-        f"threadgroup {_size(main.group)}{split}"
-    )
+    name = answer.kernel if "parameters" in group[0].kinds else answer.family
+    grid = launches.grid([each.cell for each in group], answers)
+    return f"{name}{_copies(answer)}, grid {grid}, threadgroup {_size(main.group)}{split}"
 
 
 def texts_line(texts: Sequence[str]) -> str:
@@ -222,6 +222,42 @@ def _size(size: tuple[int, int, int]) -> str:
 
 def _cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count} cells"
+
+
+# ---- beside measurements
+
+
+def culprit_line(row: LogRow | None) -> str:
+    """What a search prints beside its culprit. ``row``: of that commit in the log; None when it is not in it,
+    the log having been made with kernel text."""
+    if row is None:
+        return "dispatch and kernel text of the measured cells are the same as before it"
+    if row.unknown or row.began:
+        return f"dispatch: {_what(row)}"
+    text = f"; the text of these kernels changes: {', '.join(row.texts)}" if row.texts else ""
+    what = what_changed(row.changed) if row.changed else "the same as before it"
+    return f"dispatch: {what}{text}"
+
+
+def arm_note(before: Answer, after: Answer, verdict: str, *, texts_differ: bool = False) -> str:
+    """What a comparison notes about one case; '' when there is nothing to say.
+
+    ``verdict``: FASTER, SLOWER, SAME or AMBIGUOUS. ``texts_differ``: the kernels' text does.
+    """
+    moved = bool(launches.kinds(before, after))
+    changed = verdict in ("FASTER", "SLOWER")
+    if moved:
+        names = before.family or "exception", after.family or "exception"
+        which = " → ".join(names) if names[0] != names[1] else f"{names[0]} launched in another way"
+        equal = "; warning: and yet no difference in time" if verdict == "SAME" else ""
+        return f"dispatch differs: {which}{equal}"
+    if texts_differ:
+        return f"the same dispatch of {after.family}, whose text differs"
+    if changed:
+        return (
+            f"warning: the same kernel ({after.family}) in another time: it is not dispatch nor kernel text"
+        )
+    return ""
 
 
 # ---- as data

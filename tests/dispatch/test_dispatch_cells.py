@@ -36,6 +36,12 @@ def test_all_are_those_that_were_made_and_each_explains_itself() -> None:
     assert len(architectures.ALL) == len(set(architectures.ALL)) == 13
     assert "applegpu_g16s" in architectures.ALL and "applegpu_g16d" not in architectures.ALL
     assert architectures.explain("applegpu_g16s") == "generation 16 (M4), size s (Pro and Max)"
+    assert architectures.legend(["applegpu_g16s"]) == [
+        "applegpu_g16s: generation 16 (M4), size s (Pro and Max)"
+    ]
+    assert architectures.legend(architectures.ALL) == [
+        "generations: g13 M1, g14 M2, g15 M3, g16 M4, g17 M5; sizes: g base, s Pro and Max, d Ultra"
+    ]
     assert architectures.explain("applegpu_g19p") == "generation 19, size p (phone)"
 
 
@@ -91,3 +97,14 @@ def test_rows_shapes_and_names() -> None:
     assert cells.names("affine, mxfp4,affine", cells.MODES, "mode") == ["affine", "mxfp4"]
     with pytest.raises(UsageProblem, match="'fp4' is no mode; choose of affine"):
         cells.names("fp4", cells.MODES, "mode")
+
+
+def test_what_a_repro_measured_becomes_a_cell() -> None:
+    case = {"op": "quantized_matmul", "K": 5120, "N": 1024, "M": 3, "B": 1, "bits": 4, "group_size": 64,
+            "quant": "affine", "dtype": "float16", "cache": "hot", "timing": "chain"}  # fmt: skip
+    assert cells.of_case(case, "applegpu_g17s") == cells.cells(["applegpu_g17s"], [(5120, 1024)], [3])[0]
+    for other in ({"op": "matmul"}, {"B": 4}, {"control": True}):
+        assert cells.of_case({**case, **other}, "applegpu_g17s") is None
+    named = (("MLX_METAL_GPU_ARCH", "applegpu_g12s"),)
+    assert architectures.of_arm(named, "applegpu_g16s") == "applegpu_g12s"
+    assert architectures.of_arm((), "applegpu_g16s") == "applegpu_g16s"

@@ -111,3 +111,14 @@ def test_a_difference_with_what_cannot_be_asked_is_no_difference(dispatch_bench:
         history.difference(
             dispatch_bench.prober(), dispatch_bench.at("split"), dispatch_bench.at("broken"), CELLS
         )
+
+
+def test_an_arm_with_another_architecture_is_asked_its_own_cells(dispatch_bench: Bench) -> None:
+    """As two arms of one commit that a setting tells apart."""
+    wanted = cells.cells(["applegpu_g16s"], [(4096, 1024)], cells.rows("1-32"))
+    others = [cell._replace(arch="applegpu_g13d") for cell in wanted]
+    split = dispatch_bench.at("split")
+    found = history.difference(dispatch_bench.prober(), split, split, wanted, cells_after=others)
+    assert [(each.cell.arch, each.cell.M) for each in found.changed] == [
+        ("applegpu_g16s", 10), ("applegpu_g16s", 11)
+    ]  # fmt: skip

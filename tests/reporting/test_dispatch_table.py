@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bisect_tool.analysis import launches
 from bisect_tool.analysis.launches import Answer, Cell, Launch
 from bisect_tool.reporting import dispatch_table
@@ -84,6 +86,21 @@ def test_a_difference_says_from_what_to_what() -> None:
     ]
 
 
+def test_where_only_a_name_differs_it_is_shown() -> None:
+    """As of a tile size that the grid does not tell: neighbouring M of other names stay apart."""
+    before = {cell(M): qmv(1) for M in (1, 2, 3)}
+    named = {1: "bm16", 2: "bm16", 3: "bm32"}
+    after = {
+        c: Answer((Launch(f"affine_qmv_fast_float16_t_gs_64_{named[c.M]}", (1, 128, 1), (32, 2, 1), 7),))
+        for c in before
+    }
+    found = rows(dispatch_table.difference_text(launches.changes(before, after), 3))
+    assert [(row[2], row[4].split(",")[0], row[5]) for row in found] == [
+        ("1–2", "affine_qmv_fast_float16_t_gs_64_bm16", "parameters"),
+        ("3", "affine_qmv_fast_float16_t_gs_64_bm32", "parameters"),
+    ]
+
+
 def test_no_difference_is_an_answer() -> None:
     assert dispatch_table.difference_text([], 1) == "dispatch is the same in all 1 cell"
     assert dispatch_table.texts_line([]) == "the text of the kernels that both run is the same"
@@ -132,3 +149,40 @@ def test_data_carries_all_that_is_compared() -> None:
     assert entry["launches"][1]["reduction"] is True
     (change,) = dispatch_table.changed_list(launches.changes({cell(3): qmv(3)}, {cell(3): SPLIT}))
     assert change["kinds"][0] == "kernel" and change["before"]["family"] == "qmv_fast"
+
+
+def test_a_search_says_what_changed_at_its_culprit_or_that_nothing_did() -> None:
+    before = {cell(M): qmv(M) for M in (1, 2)}
+    changed = tuple(launches.changes(before, {cell(1): qmv(1), cell(2): qmv(2, "qmv_wide")}))
+    row = LogRow("abc", 7, None, "2026-06-26", "Wide (#7)", changed)
+    assert dispatch_table.culprit_line(row) == "dispatch: qmv_fast → qmv_wide at M=2"
+    text = LogRow("abc", 7, None, "2026-06-26", "Text (#7)", texts=("qmv", "qmm"))
+    assert dispatch_table.culprit_line(text).endswith(
+        "same as before it; the text of these kernels changes: qmv, qmm"
+    )
+    assert dispatch_table.culprit_line(None).startswith(
+        "dispatch and kernel text of the measured cells are the same"
+    )
+    unknown = LogRow("abc", 7, None, "2026-06-26", "Odd", unknown="does not compile")
+    assert dispatch_table.culprit_line(unknown) == "dispatch: not known: does not compile"
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict", "texts", "note"),
+    [
+        (qmv(3), "SAME", False, ""),
+        (qmv(3), "AMBIGUOUS", False, ""),
+        (qmv(3), "FASTER", False, "warning: the same kernel (qmv_fast) in another time"),
+        (qmv(3), "FASTER", True, "the same dispatch of qmv_fast, whose text differs"),
+        (qmv(3, "qmv_wide"), "SLOWER", False, "dispatch differs: qmv_fast → qmv_wide"),
+        (qmv(3, "qmv_wide"), "SAME", False, "qmv_fast → qmv_wide; warning: and yet no difference in time"),
+        (qmv(4), "FASTER", False, "dispatch differs: qmv_fast launched in another way"),
+    ],
+)
+def test_a_comparison_notes_what_times_and_kernels_say_of_each_other(
+    after: Answer, verdict: str, texts: bool, note: str
+) -> None:
+    found = dispatch_table.arm_note(qmv(3), after, verdict, texts_differ=texts)
+    assert note in found and bool(found) is bool(note)
+    if verdict == "SLOWER":
+        assert "warning" not in found
