@@ -2,7 +2,8 @@
 
 A file is cut into its definitions, comments stripped; from a kernel's function every definition that it
 names, and that those name, is followed. Names are all that is looked at: an overload or a specialisation more
-is taken in rather than one missed. What preprocessor conditions choose is not decided: all branches count.
+is taken in rather than one missed. Operators have no names: those of a type that is taken in go with it. What
+preprocessor conditions choose is not decided: all branches count.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _NAMESPACE = re.compile(r'(?:inline\s+)?namespace\b[\w\s:]*|extern\s*"C"\s*')
 _TYPE = re.compile(r"\b(?:struct|class|union|enum(?:\s+class)?)\s+(\w+)")
 _USING = re.compile(r"\b(?:using\s+(\w+)\s*=|typedef\b.*?(\w+)\s*$)", re.DOTALL)
 _CALLABLE = re.compile(r"(\w+)\s*\(")
+_OPERATOR = "operator"
+_IS_TYPE = re.compile(r"(?:template < .*?> )*(?:struct|class|union|enum|using|typedef)\b(?! namespace\b)")
 _ATTRIBUTE = re.compile(r"\[\[.*?\]\](?!\])", re.DOTALL)
 
 
@@ -60,12 +63,20 @@ def closure(files: Iterable[File], function: str) -> str | None:
         macro_lines += file.macro_lines
     if function not in named:
         return None
+    operators = {text: set(_WORD.findall(text.split("{", 1)[0])) for text in named.pop(_OPERATOR, {})}
+    types = {name for name, texts in named.items() if any(map(_IS_TYPE.match, texts))}
     seen, todo = {function}, [function]
     texts: set[str] = set()
     while todo:
         for text in named[todo.pop()]:
             texts.add(text)
             new = {word for word in _WORD.findall(text) if word in named} - seen
+            seen |= new
+            todo += new
+        if not todo:
+            taken = {text for text, words in operators.items() if words & types & seen} - texts
+            texts |= taken
+            new = {word for text in taken for word in _WORD.findall(text) if word in named} - seen
             seen |= new
             todo += new
     texts |= {line for line in macro_lines if function in _WORD.findall(line)}
@@ -116,6 +127,10 @@ def _chunks(text: str) -> list[str]:
 def _name(chunk: str) -> str:
     """What a definition defines; '' for what defines nothing."""
     head = _without_template(_ATTRIBUTE.sub(" ", chunk.split("{", 1)[0]).strip())
+    if head.startswith("static_assert"):
+        return ""
+    if re.search(r"\boperator\b", head) and not head.startswith(("using", "typedef")):
+        return _OPERATOR
     if (using := _USING.search(head.rstrip("; \n"))) and head.startswith(("using", "typedef")):
         return using[1] or using[2]
     if (kind := _TYPE.match(head)) is not None:
@@ -123,8 +138,20 @@ def _name(chunk: str) -> str:
     before = head.split("=", 1)[0] if "(" not in head.split("=", 1)[0] else head
     if callable_ := _CALLABLE.search(before):
         return callable_[1]
-    words = _WORD.findall(before.split("[", 1)[0])
+    words = _WORD.findall(_without_arguments(before.split("[", 1)[0].strip()))
     return words[-1] if words else ""
+
+
+def _without_arguments(text: str) -> str:
+    """A specialised variable without what it is specialised for: ``is_complex<complex_t<T>>``."""
+    if not text.endswith(">"):
+        return text
+    depth = 0
+    for at in range(len(text) - 1, -1, -1):
+        depth += {">": 1, "<": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[:at]
+    return text
 
 
 def _without_template(head: str) -> str:

@@ -117,3 +117,31 @@ def test_settings_are_cut_out_whole() -> None:
     assert "int b()" in found and "int a" not in found and "int c" not in found
     assert found.count("{") == found.count("}")
     assert settings_of("int a();") == settings_of("namespace env { never closed") == ""
+
+
+OPERATORS = """\
+static_assert(sizeof(Odd) == 4, "");
+template <typename T> constant bool is_odd = false;
+template <typename float_> constant bool is_odd<thing<float_>> = true;
+struct Pair { float a; float b; };
+struct Odd { float c; };
+inline Pair operator+(Pair a, Pair b) { return a; }
+inline Odd operator+(Odd a, Odd b) { return helper(b); }
+inline int helper(Odd b) { return 0; }
+[[kernel]] void qmv(device float* a) { static_assert(true); Pair b; float_ t; a[0] = (b + b).a; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("{ return a; }", "{ return b; }", False),  # of a type that the kernel names
+        ("return helper(b)", "return helper(a)", True),  # of another type
+        ("{ return 0; }", "{ return 1; }", True),
+        ("(Odd) == 4", "(Odd) == 8", True),  # an assertion defines nothing
+        ("= true;", "= !false;", True),  # nor does a specialisation define its argument
+    ],
+)
+def test_operators_go_with_their_types(old: str, new: str, same: bool) -> None:
+    assert OPERATORS.count(old) == 1
+    assert (digest(OPERATORS.replace(old, new)) == digest(OPERATORS)) is same
