@@ -230,8 +230,10 @@ class SmallDispatch:
 
 def make(folder: Path) -> SmallDispatch:
     """Main: nothing, early (#1), limits (#2), docs (#3), comment (#4), split (#5), kernel (#6), broken (#7),
-    mended (#8), renamed (#9). Branch ``moved``. Pull requests: #20 has a header of its own, #21 attacks and
-    divides by zero at M=3, #22 has a setting of its own."""
+    mended (#8), space (#9). Branches ``moved``, and ``own``, of which #20 is the first part.
+
+    Pull requests: #20 has a header of its own, #21 attacks and divides by zero at M=3, #22 has a setting.
+    """
     victim = folder / "home" / "victim"
     (victim / ".ssh").mkdir(parents=True)
     (victim / ".ssh" / "id_test").write_text("secret\n")
@@ -274,6 +276,8 @@ def make(folder: Path) -> SmallDispatch:
         "mlx/backend/metal/small_limit.h": OWN_HEADER,
     }
     commit("own-header", "A header of its own", "space", own, "refs/pull/20/head")
+    later = {"mlx/backend/metal/small_limit.h": OWN_HEADER.replace(": 20", ": 15")}
+    commit("own-later", "That header alone", "own-header", later, "refs/heads/own")
     attack = {QUANTIZED: ATTACK.replace("@VICTIM@", str(victim)) + late("14", CRASH + SPLIT)}
     commit("attack", "Attack", "space", attack, "refs/pull/21/head")
     setting = {QUANTIZED: late("env::small_limit()", SPLIT), "mlx/utils.h": UTILS}

@@ -122,3 +122,10 @@ def test_an_arm_with_another_architecture_is_asked_its_own_cells(dispatch_bench:
     assert [(each.cell.arch, each.cell.M) for each in found.changed] == [
         ("applegpu_g16s", 10), ("applegpu_g16s", 11)
     ]  # fmt: skip
+
+
+def test_a_header_of_its_own_that_changes_alone_is_found(dispatch_bench: Bench) -> None:
+    shas = dispatch_bench.small.shas
+    found = history.log(dispatch_bench.prober(), f"{shas['space']}..{shas['own-later']}", CELLS)
+    assert [c.commit.sha for c in found.changes] == [shas["own-later"], shas["own-header"]]
+    assert {each.cell.M for each in found.changes[0].changed} == set(range(15, 20))
