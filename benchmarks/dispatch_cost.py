@@ -33,11 +33,15 @@ LOG = (
 
 def timed(words: tuple[str, ...], repo: str, builds: Path) -> tuple[float, float]:
     """Wall and processor seconds of a command."""
+    # As where Python keeps its bytecode, whatever the caller's environment says.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = str(builds / "bytecode")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "bisect_tool", *words, "--repo", repo, "--builds", str(builds), "-q"],
         cwd=ROOT,
+        env=env,
         capture_output=True,
         text=True,
         check=False,

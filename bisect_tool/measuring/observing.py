@@ -5,6 +5,7 @@ Nothing is timed here.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,10 @@ class Observer:
         """A capture of one call, in the environment's private home. Raises RunFailed."""
         name = f"{cell.K}x{cell.N}-M{cell.M}-{cell.mode}-{cell.bits}-{cell.dtype}.gputrace"
         place = self.environment.root / "home" / name
+        shutil.rmtree(place, ignore_errors=True)  # Metal writes over none
         self._run([], cell, "--capture", str(place), MTL_CAPTURE_ENABLED="1")
+        if not place.exists():
+            raise RunFailed(f"MLX wrote no capture of {cell.K} → {cell.N}, M={cell.M}", "it does not say why")
         return place
 
     def _run(self, front: Sequence[str], cell: Cell, *extra: str, **env: str) -> Finished:

@@ -107,3 +107,10 @@ def test_row_bits_of_a_real_wheel(wheel_builds: Path, tmp_path: Path) -> None:
     assert [(each.cell, each.row_as_m1, each.kernels) for each in found] == [
         (cells[0], True, None), (cells[1], True, None), (cells[2], None, None)
     ]  # fmt: skip
+    # What ncu and a capture look at does run: here it is not looked at.
+    for extra in ((), ("--without",)):
+        assert observer._run([], cell(3, transpose=False), *extra).ok
+    with pytest.raises(RunFailed, match="256 → 256, M=3 failed: exited with 1: ValueError"):
+        observer._run([], cell(3)._replace(group_size=48))
+    with pytest.raises(RunFailed, match="wrote no capture"):
+        observer.metal_capture(cell(3))
