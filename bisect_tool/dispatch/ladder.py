@@ -17,7 +17,9 @@ from bisect_tool.paths import PACKAGE
 
 STAND_IN = PACKAGE / "dispatch" / "stand_in"
 HEADER, DRIVER = "stand_in.h", "driver.cpp"
-FILES = (HEADER, DRIVER)
+PARTS = tuple(f"stand_in_{part}.h" for part in ("log", "arrays", "primitives", "device", "ops"))
+HEADERS = (HEADER, *PARTS)
+FILES = (*HEADERS, DRIVER)
 STANDARD = "-std=c++20"
 _GET_VAR = re.compile(r"\bget_var\([^)]*\)\s*\{")  # defined, not only declared
 _SHIM = b'#include "stand_in.h"\n'

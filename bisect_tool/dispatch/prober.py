@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bisect_tool import process
 from bisect_tool.analysis.launches import Answer, Cell
@@ -30,6 +30,9 @@ from bisect_tool.dispatch.source import Sources, sources
 from bisect_tool.errors import ProbeFailed
 from bisect_tool.upstream.clone import Upstream
 from bisect_tool.upstream.values import Resolved
+
+if TYPE_CHECKING:
+    from bisect_tool.building.provision import Provider
 
 FOLDER = "dispatch"
 WORTH_PRECOMPILING = 4  # probes at once
@@ -79,6 +82,20 @@ class Prober:
     on_remark: Callable[[str], None] = lambda _text: None
     jobs: int = field(default_factory=lambda: max(1, min(8, os.cpu_count() or 1)))
 
+    @staticmethod
+    def of(provider: Provider) -> Prober:
+        """One beside builds: the same clone, folder, walls, trust and watcher."""
+        watch = provider.watch
+        made = Prober(
+            provider.upstream,
+            provider.builds,
+            trust=provider.trust,
+            on_phase=watch.phase,
+            on_remark=watch.remark,
+        )
+        made.sandbox = provider.sandbox
+        return made
+
     @cached_property
     def sandbox(self) -> Sandbox:
         """Raises ToolMissing when walls are required and there are none."""
@@ -103,12 +120,14 @@ class Prober:
 
     @cached_property
     def header(self) -> Path:
-        """The folder of the stand-in's header, where it may lie precompiled."""
-        text = (ladder.STAND_IN / ladder.HEADER).read_bytes()
-        place = self.folder / f"header-{hashlib.sha256(text).hexdigest()[:16]}"
+        """The folder of the stand-in's headers, where they may lie precompiled."""
+        texts = {name: (ladder.STAND_IN / name).read_bytes() for name in ladder.HEADERS}
+        digest = hashlib.sha256(b"\0".join(texts.values())).hexdigest()
+        place = self.folder / f"header-{digest[:16]}"
         if not (place / ladder.HEADER).is_file():
             with self._aside(place.name) as made:
-                (made / ladder.HEADER).write_bytes(text)
+                for name, text in texts.items():
+                    (made / name).write_bytes(text)
                 with contextlib.suppress(OSError):  # another tool was faster
                     made.rename(place)
         return place

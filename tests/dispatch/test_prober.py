@@ -234,3 +234,23 @@ def test_prune_drops_the_probes_but_not_while_one_is_asked(dispatch_bench: Bench
     assert [item.name for item in cache.prune(tmp_path, 0).kept] == ["dispatch"] and kept.is_dir()
     del prober
     assert [item.name for item in cache.prune(tmp_path, 0).removed] == ["dispatch"] and not kept.exists()
+
+
+def test_beside_builds_it_has_their_walls_and_their_trust(dispatch_bench: Bench, tmp_path: Path) -> None:
+    from bisect_tool.building.backend import Backend
+    from bisect_tool.building.builder import Watcher
+    from bisect_tool.building.interpreter import find_interpreter
+    from bisect_tool.building.provision import Provider
+    from bisect_tool.building.sandbox import Unwalled
+
+    said: list[str] = []
+    watch = Watcher(said.append, said.append, lambda _step, _left: None)
+    here = Unwalled("a test")
+    provider = Provider(
+        tmp_path, Backend.CPU, find_interpreter(), here, watch, str(dispatch_bench.small.repo)
+    )
+    prober = Prober.of(provider)
+    with prober.upstream:
+        assert (prober.builds, prober.sandbox, prober.trust) == (tmp_path, here, False)
+        with pytest.raises(Untrusted, match="a test"):
+            prober.ask(dispatch_bench.at("#22/head"), ONE)
