@@ -1,8 +1,8 @@
 """GPU architectures as Metal names them, and the chips that people know. Pure.
 
 ``applegpu_g16s`` is generation 16, size ``s``: MLX reads the two digits before the last letter, and that
-letter (``mlx/backend/metal/device.cpp``). Chips were matched to names by what their owners report in MLX's
-issues: M1 Ultra g13d, M3 Max g15s, M4 Pro g16s, M5 Max g17s; the others follow the pattern.
+letter (``mlx/backend/metal/device.cpp``). Chips were matched to names by what their owners report in public
+threads: M1 Ultra g13d, M3 Max g15s, M4 Pro g16s, M5 Max g17s; the others follow the pattern.
 """
 
 from __future__ import annotations
