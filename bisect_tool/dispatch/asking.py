@@ -31,7 +31,8 @@ def query(cells: Sequence[Cell]) -> str:
     )
 
 
-def digest(cells: Sequence[Cell], settings: Sequence[tuple[str, str]]) -> str:
+@functools.lru_cache(maxsize=64)
+def digest(cells: tuple[Cell, ...], settings: tuple[tuple[str, str], ...]) -> str:
     """SHA-256 (hex) of what is asked, and with which environment settings."""
     text = query(cells) + json.dumps(sorted(settings))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

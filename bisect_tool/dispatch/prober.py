@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -216,7 +216,7 @@ class Prober:
                 kept = _read(self.folder / key / "answers" / f"{name}.json")
                 if kept is None:
                     return None
-                with contextlib.suppress(ProbeFailed, LookupError, TypeError):
+                with contextlib.suppress(ProbeFailed, LookupError, TypeError, ValueError):
                     return Asked(question.resolved, key, rung.name, _unpacked(question.sources, cells, kept))
                 return None
         return None
@@ -276,9 +276,11 @@ class Prober:
         return answers
 
 
-def _askable(found: Sources, cells: Iterable[Cell]) -> list[Cell]:
+def _askable(found: Sources, cells: Sequence[Cell]) -> tuple[Cell, ...]:
     """The cells that the op had the arguments for."""
-    return [cell for cell in cells if not _unasked(found, cell)]
+    if found.has_mode and found.has_transpose:
+        return tuple(cells)
+    return tuple(cell for cell in cells if not _unasked(found, cell))
 
 
 def _unasked(found: Sources, cell: Cell) -> str:
@@ -290,6 +292,8 @@ def _unasked(found: Sources, cell: Cell) -> str:
 def _unpacked(found: Sources, cells: Sequence[Cell], kept: dict[str, Any]) -> dict[Cell, Answer]:
     parsed = [asking.parse(line) for line in kept["lines"]]
     at = iter(kept["at"])
+    if found.has_mode and found.has_transpose:
+        return dict(zip(cells, (parsed[number] for number in at), strict=True))
     return {
         cell: Answer(exception=why) if (why := _unasked(found, cell)) else parsed[next(at)] for cell in cells
     }
