@@ -89,6 +89,13 @@ class BuildFailed(ToolError):
     tail: str = ""
 
 
+class ProbeFailed(ToolError):
+    """The host code of a commit cannot be asked: it does not compile against the stand-in, or does not
+    answer. ``tail``: the compiler's words."""
+
+    tail: str = ""
+
+
 class MachineTrouble(ToolError):
     """A build ended by this machine (memory, killed, time): says nothing about the commit."""
 

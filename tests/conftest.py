@@ -13,6 +13,8 @@ import long_history
 import pytest
 from long_history import LongHistory
 from small_builds import Bench, close_upstreams
+from small_dispatch import Bench as DispatchBench
+from small_dispatch import make as make_dispatch
 from small_upstream import SmallUpstream, make
 
 from bisect_tool import process
@@ -98,6 +100,17 @@ def history_bench(small_upstream: SmallUpstream, tmp_path_factory: pytest.TempPa
 def bench(shared_bench: Bench) -> Iterator[Bench]:
     yield Bench(shared_bench.upstream, shared_bench.builds)
     close_upstreams()
+
+
+@pytest.fixture(scope="session")
+def dispatch_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DispatchBench]:
+    """The small upstream with a quantized matmul; see the module."""
+    from bisect_tool.upstream.clone import Upstream
+
+    small = make_dispatch(tmp_path_factory.mktemp("small-dispatch").resolve())
+    builds = tmp_path_factory.mktemp("dispatch-builds").resolve()
+    with Upstream.open(builds, str(small.repo)) as upstream:
+        yield DispatchBench(small, builds, upstream)
 
 
 @pytest.fixture

@@ -23,10 +23,21 @@ from bisect_tool.errors import EnvironmentBroken, StoreDamaged, UsageProblem
 
 LATE_S = 24 * 3600  # a hidden folder of no known lock that old belongs to nobody
 BLOCK_BYTES = 512  # what st_blocks counts in
-ORDER = ("wheels", "environments", "trees", "build-environments", "sources", "upstream", "cache", "sessions")
+ORDER = (
+    "wheels",
+    "environments",
+    "trees",
+    "build-environments",
+    "sources",
+    "upstream",
+    "dispatch",
+    "cache",
+    "sessions",
+)
 AGAIN = "again"  # builds that were made a second time, laid out as builds/ is
 UNPACKED = ("cache", "unpacked")  # uv's cache of builds: all of it is in the store as well
 DOWNLOADED = ("cache", "uv")
+PROBES = ("dispatch",)  # a second of compiling each
 Files = dict[tuple[int, int], int]  # (device, inode) -> bytes
 
 
@@ -113,10 +124,10 @@ def prune(
     """Remove leftovers of killed tools, then what is damaged (``damaged``: every byte is read), then what was
     used least recently until everything under ``builds`` takes at most ``max_bytes``.
 
-    The last in this order: unpacked wheels and environments of builds (a second to make again), builds,
-    environments of releases, kept build trees, downloads. Nothing that a running tool has locked, and no
-    environment whose ``wheel_digest`` is ``in_use``. Raises ``UsageProblem``, and removes nothing, when what
-    is never removed is more than ``max_bytes`` by itself (but for 0: all that can go), and
+    The last in this order: probes of dispatch, unpacked wheels and environments of builds (a second to make
+    again), builds, environments of releases, kept build trees, downloads. Nothing that a running tool has
+    locked, and no environment whose ``wheel_digest`` is ``in_use``. Raises ``UsageProblem``, and removes
+    nothing, when what is never removed is more than ``max_bytes`` by itself (but for 0: all that can go), and
     ``EnvironmentBroken`` when ``builds`` cannot be written.
     """
     builds = builds.absolute()
@@ -185,7 +196,7 @@ def _leftovers(builds: Path) -> list[Item]:
         for folder in filter(_is_hidden, installed.folders(builds / part)):
             name = folder.name[1:].rsplit(".", 2)[0]
             found.append(_leftover(folder, lock=prefix + name))
-    for part in ("sources", "upstream", "cache"):
+    for part in ("sources", "upstream", "cache", "dispatch"):
         for folder in filter(_is_hidden, installed.folders(builds / part)):
             if time.time() - _used(folder) > LATE_S:
                 found.append(_leftover(folder))
@@ -213,6 +224,7 @@ def _droppable(store: Store) -> list[Item]:
     of_releases = [each for each in environments if not each.build]
     trees = [path for path in installed.folders(builds / "trees") if path.is_dir() and not _is_hidden(path)]
     return [
+        *_caches(builds, PROBES),
         *_caches(builds, UNPACKED),
         *_by_use(_environment(each) for each in of_gone),
         *_by_use(_environment(each) for each in of_builds),

@@ -164,14 +164,20 @@ class Provider:
 
     def admit(self, resolved: Resolved) -> None:
         """Raise ``Untrusted`` for a stranger's code that nothing would hold back."""
-        if resolved.trusted or self.sandbox.walled or self.trust:
-            return
-        raise Untrusted(
-            f"{label_of(resolved)} is not of the project's own branches and there are no walls",
-            f"building it runs a stranger's code with all your rights: your files, keys and network "
-            f"({self.sandbox.why})",
-            "make walls possible, or say --trust after reading what it changes",
-        )
+        admit(resolved, self.sandbox, self.trust, "building")
+
+
+def admit(resolved: Resolved, sandbox: Sandbox, trust: bool, doing: str) -> None:
+    """Raise ``Untrusted`` for a stranger's code that nothing would hold back while ``doing`` something with
+    it. ``trust``: that was asked for."""
+    if resolved.trusted or sandbox.walled or trust:
+        return
+    raise Untrusted(
+        f"{label_of(resolved)} is not of the project's own branches and there are no walls",
+        f"{doing} it runs a stranger's code with all your rights: your files, keys and network "
+        f"({sandbox.why})",
+        "make walls possible, or say --trust after reading what it changes",
+    )
 
 
 def label_of(resolved: Resolved) -> str:

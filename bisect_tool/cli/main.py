@@ -16,6 +16,8 @@ COMMANDS = {
     "compare": "Compare pull requests, commits or releases: faster, slower, the same, and still right?",
     "runs": "List the sessions in the ledger.",
     "report": "Print a session again, from its records alone.",
+    "dispatch": "Which kernels a commit would launch on a GPU, from its own source.",
+    "dispatch-log": "The commits of a history at which other kernels are launched.",
     "cache": "Stored builds and all else that is kept: list, size, prune, verify, export, import.",
     "doctor": "Say what on this host would spoil a measurement or a build.",
 }
@@ -31,7 +33,7 @@ class LazyGroup(click.Group):
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"bisect_tool.cli.{name}").command
+        command: click.Command = importlib.import_module(f"bisect_tool.cli.{name.replace('-', '_')}").command
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

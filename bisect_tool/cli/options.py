@@ -54,6 +54,19 @@ def duration_text(seconds: float) -> str:
 def build_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of whatever may have to build a commit; ``cli.provider`` reads them."""
     options = [
+        click.option(
+            "--define", "-D", "defines", multiple=True, metavar="NAME=VALUE", help="A CMake cache entry."
+        ),
+        click.option("--build-timeout", type=duration, default="2h", show_default=True, help="Of one build."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return clone_options(command)
+
+
+def clone_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of whatever reads commits and runs something of theirs."""
+    options = [
         click.option("--repo", metavar="URL|PATH", help="MLX's repository  [default: ml-explore/mlx]"),
         click.option("--fetch", is_flag=True, help="Bring the clone up to date first."),
         click.option("--offline", is_flag=True, help="Use only what is here."),
@@ -69,10 +82,6 @@ def build_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--trust", is_flag=True, help="Let strangers' code run even without walls."),
         click.option("--jobs", "-j", type=click.IntRange(min=1), help="[default: by cores and memory]"),
-        click.option(
-            "--define", "-D", "defines", multiple=True, metavar="NAME=VALUE", help="A CMake cache entry."
-        ),
-        click.option("--build-timeout", type=duration, default="2h", show_default=True, help="Of one build."),
     ]
     for option in reversed(options):
         command = option(command)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bisect_tool.cli.options import duration_text
-from bisect_tool.measuring.session import Progress
 
 if TYPE_CHECKING:
     from bisect_tool.building.output import Step
     from bisect_tool.measuring.bisect import Standing
+    from bisect_tool.measuring.session import Progress
 
 
 class Watch:
