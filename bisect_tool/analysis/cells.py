@@ -74,24 +74,36 @@ def groups(lines: Iterable[Line], control_name: str = "") -> list[Group]:
     """
     lines = list(lines)
     found: dict[Any, Group] = {}
+    cells: dict[Any, Cell] = {}
+    said = _case_lines(lines)
     for block in series.blocks(lines):
         key = tuple(sorted(block.case.items()))
         group = found.setdefault(key, Group(block.case, [], block.control))
-        for M in sorted(block.times):
-            cell = next((cell for cell in group.cells if cell.M == M), None)
+        for M in block.times:
+            cell = cells.get((key, M))
             if cell is None:
-                cell = Cell(str(M), M)
+                cell = cells[key, M] = Cell(str(M), M)
                 group.cells.append(cell)
-                group.cells.sort(key=lambda cell: cell.M or 0)
             cell.times[block.arm] = block.times[M]
-            # Both lists were filled run by run, so they are in one order.
-            cell.lines[block.arm] = dict(zip(block.times[M], block.lines[M], strict=True))
+            cell.lines[block.arm] = said[block.arm, key, M]
+        group.cells.sort(key=lambda cell: cell.M or 0)
     for metric in series.metrics(lines):
         control = metric.name == control_name
         group = found.setdefault(("metrics", control), Group({}, [], control))
-        cell = next((cell for cell in group.cells if cell.name == metric.name), None)
+        cell = cells.get(metric.name)
         if cell is None:
-            cell = Cell(metric.name, None, unit=metric.unit)
+            cell = cells[metric.name] = Cell(metric.name, None, unit=metric.unit)
             group.cells.append(cell)
         cell.times[metric.arm] = metric.values
     return list(found.values())
+
+
+def _case_lines(lines: Iterable[Line]) -> dict[Any, dict[int, Line]]:
+    """Case lines by arm, case without M, and M; of a cell that was measured twice in a round, the last."""
+    found: dict[Any, dict[int, Line]] = {}
+    for run in series.counted(lines):
+        for line in run.get("cases", ()):
+            case = {name: value for name, value in line["case"].items() if name != "M"}
+            key = run["arm"], tuple(sorted(case.items())), int(line["case"]["M"])
+            found.setdefault(key, {})[run["round"]] = line
+    return found

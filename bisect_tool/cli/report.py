@@ -80,9 +80,13 @@ def show(session: Session, form: str | None, view: Mapping[str, Any] | None = No
     click.echo(printed.text)
     if printed.rest:
         path = session.path.with_suffix("") / f"tables-{session.id}.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(printed.rest + "\n", encoding="utf-8")
-        click.echo(f"tables that did not fit: {path}", err=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(printed.rest + "\n", encoding="utf-8")
+        except OSError as problem:  # a ledger of someone else's, say; the rest was printed
+            click.echo(f"warning: {path} could not be written: {problem.strerror}", err=True)
+        else:
+            click.echo(f"tables that did not fit: {path}", err=True)
 
 
 def render(header: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], form: str | None) -> str:

@@ -138,6 +138,17 @@ def test_cases_that_do_not_match() -> None:
     assert set(kinds(apart, "new")) == {Kind.MISSING} and not apart.decided and len(apart.tables) == 2
 
 
+def test_a_case_that_is_measured_twice_in_a_run() -> None:
+    """A shape given twice, say: the last one counts, as in every other table."""
+
+    def twice(change: float) -> Any:
+        return lambda process: [*cells(0.5)(process), *cells(change)(process)]
+
+    found = compare(session({"base": twice(0.0), "new": twice(0.1)}), PLAN)
+    assert kinds(found, "new") == [Kind.SLOWER] * 3
+    assert found.tables[0].rows[0].arms["new"].time is not None and len(found.tables[0].rows) == 3
+
+
 def test_arms_that_failed_or_are_the_same_build() -> None:
     lines: list[Line] = [
         {"kind": "failed-arm", "arm": "bad", "reason": "x does not compile: …", "failure": "compile"},

@@ -314,6 +314,39 @@ def test_interrupted_and_gone_on_with(releases: Comparing) -> None:
     assert len({arm for _, arm in measured}) == 3 and "--resume" not in resumed.out
 
 
+# --- too much for a comment ----------------------------------------------------------------------------
+
+
+def test_a_table_that_does_not_fit_becomes_a_file(tool: Tool) -> None:
+    """Six hundred metrics, by hand; the whole comes from the ledger alone."""
+    header = {
+        "id": "20261126-000000-beef", "started": "", "tool": "0.1.0", "command": ["compare", "a", "b"],
+        "plan": {
+            "script": {"name": "s.py", "args": [], "canonical": False, "sha256": "0" * 64},
+            "arms": ["a", "b"], "seed": 1, "compare": {"baseline": "a"},
+        },
+    }  # fmt: skip
+    runs = [
+        {
+            "kind": "run", "round": number, "slot": slot, "arm": arm, "outcome": "ok", "reason": "",
+            "exit_code": 0, "mlx": arm, "module": "m", "cases": [],
+            "metrics": [{"metric": f"m{i}", "value": 1 + number * 1e-3, "unit": "s"} for i in range(600)],
+        }
+        for number in range(1, 7)
+        for slot, arm in enumerate("ab")
+    ]  # fmt: skip
+    with ledger.create(tool.builds, header, runs) as book:
+        path = book.path
+    done = tool("report")
+    assert done.code == 0, done.err
+    rest = path.with_suffix("") / f"tables-{path.stem}.md"
+    assert len(done.out) < 60_000 and f"1 more table: file {rest.name}" in done.out
+    assert f"tables that did not fit: {rest}" in done.err
+    assert rest.read_text().count("\n| m") == 601, "and its head"
+    assert tool("report", "--format", "csv").out.count("\n") == 600 * 12 + 1
+    assert json.loads(tool("report", "--format", "json").out)["decided"] is True
+
+
 # --- bad input -----------------------------------------------------------------------------------------
 
 
@@ -324,6 +357,7 @@ def test_interrupted_and_gone_on_with(releases: Comparing) -> None:
         (["9.9.9"], "9.9.9 alone is nothing to compare"),
         (["9.9.9", "--quick", "--rigorous"], "--quick and --rigorous exclude each other"),
         (["9.9.9", "9.9.8", "--matrix", "bits"], "--matrix 'bits' is not NAME=VALUE,VALUE"),
+        (["9.9.9", "9.9.8", "--matrix", "group_size=32,64"], "with a NAME of shape, rows, bits"),
         (["9.9.9", "9.9.8", "--matrix", "colour=red"], "with a NAME of shape, rows, bits"),
         (["9.9.9", "9.9.8", "--matrix", "bits=4", "--bits", "8"], "--matrix bits and --bits exclude"),
         (["9.9.9", "9.9.8", "--control", "x"], "--control names a metric of a script"),
