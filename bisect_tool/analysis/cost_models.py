@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bisect_tool.analysis.experiments import ranked
 from bisect_tool.analysis.fitting import Fit, fits, with_intervals
@@ -57,10 +57,7 @@ class Diagnosis:
 
     text: str
     answers: tuple[Answer, ...]
-
-    @property
-    def name(self) -> str:
-        return self.answers[0].name if len(self.answers) == 1 else "switch"
+    name: str
 
     @property
     def rms(self) -> float:
@@ -81,24 +78,24 @@ def diagnose(
     *,
     floor_removed: bool = False,
     floor: float | None = None,
-    reread_share: float | None = None,
+    facts: Facts | None = None,
     backend: str = "",
 ) -> Diagnosis:
     """Explain one series, within its dispatch segments when they are known.
 
     ``floor_removed``: the times are slopes, with no cost of a launch in them. ``floor``: that cost as
-    measured, in the unit of the times. ``reread_share``: the bandwidth that reading the weights for each row
-    would take, as a share of what a copy reaches. ``backend``: where experiments would be run. Raises
-    ValueError for times that are not above 0 and for an M that no segment holds.
+    measured, in the unit of the times. ``facts``: what the series is of, where that is known. ``backend``:
+    where experiments would be run. Raises ValueError for times that are not above 0 and for an M that no
+    segment holds.
     """
     known = {
-        "floor_removed": floor_removed, "floor": floor, "reread_share": reread_share, "backend": backend
+        "floor_removed": floor_removed, "floor": floor, "facts": facts, "backend": backend
     }  # fmt: skip
     ordered = sorted(points, key=lambda p: (p.M, p.series))
     parts = [(segment, [p for p in ordered if segment.holds(p.M)]) for segment in segments]
     if not segments:
         answer = decide(ordered, **known)  # type: ignore[arg-type]
-        return Diagnosis(answer.text, (answer,))
+        return Diagnosis(answer.text, (answer,), answer.name)
     lost = [p.M for p in ordered if not any(segment.holds(p.M) for segment in segments)]
     if lost:
         raise ValueError(f"M={lost[0]} is in no segment")
@@ -106,12 +103,20 @@ def diagnose(
     for segment, part in parts:
         if part:
             one = decide(part, tiles=segment.tiles, **known)  # type: ignore[arg-type]
-            answers.append(Answer(one.name, one.text, one.why, one.points, one.fits, one.decide, segment))
+            answers.append(replace(one, segment=segment))
+    return _over_segments(tuple(answers))
+
+
+def _over_segments(answers: tuple[Answer, ...]) -> Diagnosis:
+    """The verdict over several kernels: another from M*, unless none of them has an answer of its own."""
     if len(answers) == 1:
-        return Diagnosis(answers[0].text, tuple(answers))
+        return Diagnosis(answers[0].text, answers, answers[0].name)
     later = [a.segment for a in answers[1:] if a.segment is not None]
     where = " and ".join(f"M = {s.low}" + (f" ({s.kernel})" if s.kernel else "") for s in later)
-    return Diagnosis(f"another kernel from {where}", tuple(answers))
+    if any(a.confident or a.name == "flat" for a in answers):
+        return Diagnosis(f"another kernel from {where}", answers, "switch")
+    name = "floor-bound" if any(a.name == "floor-bound" for a in answers) else "inconclusive"
+    return Diagnosis(f"{name}; another kernel from {where}", answers, name)
 
 
 def decide(
@@ -120,7 +125,7 @@ def decide(
     tiles: Tiles | None = None,
     floor_removed: bool = False,
     floor: float | None = None,
-    reread_share: float | None = None,
+    facts: Facts | None = None,
     backend: str = "",
     intervals: bool = True,
 ) -> Answer:
@@ -129,6 +134,10 @@ def decide(
     rows = {p.M for p in given}
     if len(rows) < NEEDED:
         found = tuple(fits(given, tiles, intervals=intervals)) if len(rows) > 1 else ()
+        linear = next((fit for fit in found[:1] if fit.law == "linear" and fit.adequate), None)
+        if linear is not None and not floor_removed and _floor_share(linear) >= FLOOR_BOUND:
+            why = f"a constant of the linear fit to {len(rows)} points"
+            return Answer("floor-bound", _floor_text(_floor_share(linear)), why, given, found, ("k-sweep",))
         why = f"{len(rows)} of the {NEEDED} different M that a law needs"
         return Answer("inconclusive", f"inconclusive: {why}", why, given, found)
     found = tuple(fits(given, tiles, intervals=False))
@@ -139,12 +148,11 @@ def decide(
 
     def answer(name: str, text: str, why: str, rival: Fit | None = None) -> Answer:
         other = rival or next((fit for fit in found[1:] if fit.law != best.law), None)
-        open_ = name in ("inconclusive", "floor-bound")
-        decide_by = (
-            [n for n, far in ranked(best, other, given, backend) if far > 1] if other and open_ else []
-        )
-        if name == "flat":
-            decide_by = ["larger M"]
+        decide_by = []
+        if name == "inconclusive" and other is not None:
+            decide_by = [n for n, far in ranked(best, other, given, backend) if far > 1][:3]
+        elif name == "floor-bound":
+            decide_by = ["k-sweep"]
         return Answer(name, text, why, given, found, tuple(decide_by))
 
     if floor is not None:
@@ -177,14 +185,22 @@ def decide(
         why += f"; next best {runner.law}, {runner.rms * 100:.1f} %"
     if best.outlier is not None:
         why += f"; M={given[best.outlier].M} lies off every law and was left out: measure it again"
-    return answer(best.law, _law_text(best, tiles, reread_share), why)
+    return answer(best.law, _law_text(best, tiles, facts), why)
+
+
+def _floor_share(fit: Fit) -> float:
+    return statistics.median(fit.floor / t for t in fit.predicted)
+
+
+def _floor_text(share: float) -> str:
+    return f"floor-bound: {_share(share)} of this number does not depend on M, as launch overhead does not"
 
 
 def _share(share: float) -> str:
     return f"{min(share, 1.0) * 100:.0f} %"
 
 
-def _law_text(best: Fit, tiles: Tiles | None, reread_share: float | None) -> str:
+def _law_text(best: Fit, tiles: Tiles | None, facts: Facts | None) -> str:
     if best.law == "roofline":
         rows = "" if tiles is None else " rows of a tile"
         return f"bandwidth to arithmetic at M ≈ {best.shape:.1f}{rows}"
@@ -196,14 +212,14 @@ def _law_text(best: Fit, tiles: Tiles | None, reread_share: float | None) -> str
         return f"another kernel from M = {best.shape:.0f}"
     once = best.floor / best.slope if best.slope > 0 else 0.0
     kept = f", on top of {once:.1f} rows' worth paid once" if once >= 1 else ""
-    if reread_share is None:
-        return (
-            "linear: every row costs what the first does (weights read again, or arithmetic from M = 1)"
-            + kept
-        )
-    if reread_share >= REREAD:
-        return "linear: the weights are read again for every row" + kept
-    return "linear: every row costs its arithmetic from M = 1, far below the bandwidth limit" + kept
+    if facts is None or not facts.copy or best.slope <= 0:
+        each = "every row costs what the first does (weights read again, or arithmetic from M = 1)"
+        return f"linear: {each}{kept}"
+    share = facts.weight_bytes / best.slope / facts.copy
+    if share >= REREAD:
+        return f"linear: the weights are read again for every row, at {_share(share)} of a copy's speed{kept}"
+    each = f"every row costs what the first does, at {_share(share)} of the speed at which a copy reads"
+    return f"linear: {each}, so arithmetic bounds it from M = 1{kept}"
 
 
 # ---------------------------------------------------------------------------------------- physical figures
@@ -247,7 +263,7 @@ class Limits:
     """One M: the share of its time that the bandwidth limit, and the arithmetic limit, would take (1: at the
     limit). None where the limit is not known."""
 
-    M: int
+    M: float
     bandwidth: float | None
     arithmetic: float | None
 

@@ -186,7 +186,7 @@ def supports(series: Mapping[str, Sequence[Point]], changes: Mapping[str, Change
         if law == "roofline":
             shapes = tuple(numpy.geomspace(min(rows), max(rows), laws.RIDGES).tolist())
         elif law == "staircase":
-            shapes = tuple(float(q) for q in range(2, max(rows) + 1))
+            shapes = tuple(float(q) for q in range(2, int(max(rows)) + 1))
         k = (law != "linear") + 2 * len(series)
         for label, points in series.items():
             change = changes[label]

@@ -109,7 +109,7 @@ def _scales(points: Sequence[Point]) -> tuple[Array, Array]:
 
 def adequate(chi2: float, dof: int) -> bool:
     """Whether residuals are such as this noise gives: p ≥ 1 %, and at most twice the noise."""
-    from scipy.special import gammaincc
+    from scipy.special import gammaincc  # type: ignore[import-untyped]
 
     if dof < 1:
         return False

@@ -34,11 +34,12 @@ RIDGES = 160  # shapes tried on the way from the smallest M to the largest, even
 
 @dataclass(frozen=True)
 class Point:
-    """One measured time. ``noise`` is its relative standard error; ``work`` and ``bytes`` are relative to
+    """One time at M rows (between two whole rows only where a curve is drawn). ``noise`` is its relative
+    standard error; ``work`` and ``bytes`` are relative to
     those of the other points (1 for a series at one shape), and so are the ``columns`` of its output;
     ``series`` says which curve it belongs to."""
 
-    M: int
+    M: float
     time: float
     noise: float = 0.02
     work: float = 1.0
@@ -72,7 +73,7 @@ class Segment:
     kernel: str = ""
     tiles: Tiles | None = None
 
-    def holds(self, M: int) -> bool:
+    def holds(self, M: float) -> bool:
         return self.low <= M and (self.high is None or self.high >= M)
 
     @property

@@ -12,6 +12,7 @@ from bisect_tool import __version__
 COMMANDS = {
     "build": "Build commits, branches and pull requests, ahead of measuring them.",
     "repro": "Measure MLX releases with the canonical repro of #3553, or a script of your own.",
+    "diagnose": "Say why time against M has its shape: bandwidth, arithmetic, waves, a floor, …",
     "runs": "List the sessions in the ledger.",
     "report": "Print a session again, from its records alone.",
     "cache": "Stored builds and all else that is kept: list, size, prune, verify, export, import.",
