@@ -13,6 +13,7 @@ COMMANDS = {
     "build": "Build commits, branches and pull requests, ahead of measuring them.",
     "repro": "Measure MLX releases with the canonical repro of #3553, or a script of your own.",
     "diagnose": "Say why time against M has its shape: bandwidth, arithmetic, waves, a floor, …",
+    "model": "Time a whole model's step for M tokens, and what its linears explain of it.",
     "runs": "List the sessions in the ledger.",
     "report": "Print a session again, from its records alone.",
     "cache": "Stored builds and all else that is kept: list, size, prune, verify, export, import.",

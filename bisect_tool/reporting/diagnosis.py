@@ -12,6 +12,7 @@ from bisect_tool.analysis.cost_models import (
     MARGIN,
     Answer,
     Diagnosis,
+    Limits,
     implied,
     limits,
 )
@@ -172,8 +173,7 @@ def _predicted(subject: Subject, diagnosis: Diagnosis) -> str:
     rows = []
     for answer in diagnosis.answers:
         best = answer.best
-        floor = best.floor if best is not None and not subject.floor_removed else 0.0
-        near = limits(answer.points, best, subject.facts, floor)
+        near = _near(subject, answer)
         for i, (point, limit) in enumerate(zip(answer.points, near, strict=True)):
             fitted = best.predicted[i] if best is not None else None
             left = best is not None and best.outlier == i
@@ -192,6 +192,12 @@ def _predicted(subject: Subject, diagnosis: Diagnosis) -> str:
     head = ["M", f"measured {unit}", "best law", "off by", "of bandwidth", "of arithmetic"]
     keep = [i for i in range(len(head)) if i < 4 or any(row[i] for row in rows)]
     return table([head[i] for i in keep], [[row[i] for i in keep] for row in rows])
+
+
+def _near(subject: Subject, answer: Answer) -> list[Limits]:
+    best = answer.best
+    floor = best.floor if best is not None and not subject.floor_removed and not best.sides else 0.0
+    return limits(answer.points, best, subject.facts, floor)
 
 
 def _percent(x: float | None) -> str:
@@ -234,7 +240,7 @@ def _data(subject: Subject, diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _answer_data(subject: Subject, answer: Answer) -> dict[str, Any]:
-    near = limits(answer.points, answer.best, subject.facts)
+    near = _near(subject, answer)
     return {
         "verdict": answer.name,
         "text": answer.text,
