@@ -180,8 +180,9 @@ def checkpoint_folder(name):
 # ------------------------------------------------------------------ how much memory
 
 
-def weight_bytes(args, K, N) -> float:
-    return float(K * N) * (args.bits / 8 + (4 if args.quant == "affine" else 1) / args.group_size)
+def weight_bytes(args, K, N):
+    per_weight = args.bits / 8 + (4 if args.quant == "affine" else 1) / args.group_size
+    return per_weight * K * N
 
 
 def needed_bytes(args) -> int:

@@ -72,17 +72,24 @@ def command(**options: Any) -> int:
     _check(options)
     if options["experiment"]:
         return _experiment(options)
+    under = ""
     if options["table"] or _is_table(options["source"]):
         subjects = _of_table(options)
     else:
-        subjects = _of_session(options)
+        subjects, under = _of_session(options)
     from bisect_tool.analysis import subjects as kinds
 
     pairs = [(subject, subject.diagnosis()) for subject in subjects]
     whole = kinds.together(subjects)
     joint = (whole, whole.diagnosis()) if whole is not None else None
-    click.echo(diagnosis.as_json(pairs, joint) if options["as_json"] else diagnosis.markdown(pairs, joint))
-    _draw(pairs, options)
+    if options["as_json"]:
+        click.echo(diagnosis.as_json(pairs, joint))
+    else:
+        text = diagnosis.markdown(pairs, joint)
+        click.echo(f"{text}
+
+{under}" if under else text)
+    draw(pairs, options)
     return _exit(pairs)
 
 
@@ -162,13 +169,15 @@ def _shape(text: str) -> tuple[int, int]:
     return _whole(deep, "--shape KxN:"), _whole(wide, "--shape KxN:")
 
 
-def _of_session(options: dict[str, Any]) -> list[Subject]:
+def _of_session(options: dict[str, Any]) -> tuple[list[Subject], str]:
+    """The curves, and the block that goes under a table."""
     from bisect_tool.analysis.subjects import from_session
     from bisect_tool.errors import UsageProblem
     from bisect_tool.measuring import ledger
+    from bisect_tool.reporting import environment
 
     if options["revision"]:
-        session = _measured(options, (options["revision"],), _case_words(options))
+        session = measured(options, (options["revision"],), case_words(options))
     else:
         session = ledger.read(ledger.find(builds_folder(options["builds"]), options["source"]))
     found = from_session(session.lines, session.header["plan"].get("backend", ""))
@@ -179,10 +188,10 @@ def _of_session(options: dict[str, Any]) -> list[Subject]:
         raise UsageProblem(
             what + (f" of {options['arm']}" if options["arm"] else ""), "it may be of a script"
         )
-    return found
+    return found, environment.block(session.header, session.lines)
 
 
-def _case_words(options: dict[str, Any], **other: str) -> list[str]:
+def case_words(options: dict[str, Any], **other: str) -> list[str]:
     """The canonical repro's arguments; ``other`` takes the place of an option."""
     words: list[str] = []
     for shape in options["shapes"] if "shape" not in other else ():
@@ -195,7 +204,7 @@ def _case_words(options: dict[str, Any], **other: str) -> list[str]:
     return [*words, "--budget", f"{options['run_budget']:g}"] if options["run_budget"] else words
 
 
-def _measured(options: dict[str, Any], revisions: tuple[str, ...], words: list[str]) -> Any:
+def measured(options: dict[str, Any], revisions: tuple[str, ...], words: list[str]) -> Any:
     from bisect_tool.cli.progress import Watch
     from bisect_tool.cli.provider import provider
     from bisect_tool.measuring import repro
@@ -230,7 +239,7 @@ def _experiment(options: dict[str, Any]) -> int:
 # --------------------------------------------------------------------------------------------- pictures
 
 
-def _draw(pairs: Sequence[Pair], options: dict[str, Any]) -> None:
+def draw(pairs: Sequence[Pair], options: dict[str, Any]) -> None:
     from bisect_tool.errors import ToolError
     from bisect_tool.reporting import curve
 

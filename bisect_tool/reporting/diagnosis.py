@@ -217,14 +217,14 @@ def as_json(pairs: Sequence[Pair], joint: Pair | None = None) -> str:
     return json.dumps(
         {
             "schema": 1,
-            "curves": [_data(subject, diagnosis) for subject, diagnosis in pairs],
-            "together": None if joint is None else _data(*joint),
+            "curves": [curve_data(subject, diagnosis) for subject, diagnosis in pairs],
+            "together": None if joint is None else curve_data(*joint),
         },
         indent=1,
     )
 
 
-def _data(subject: Subject, diagnosis: Diagnosis) -> dict[str, Any]:
+def curve_data(subject: Subject, diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "name": subject.name,
         "arm": subject.arm,

@@ -17,10 +17,10 @@ from bisect_tool.reporting.text import UNITS, mlx, table, time_unit, with_interv
 
 Line = Mapping[str, Any]
 FOOT = (
-    "Centre and interval: Hodges–Lehmann with the exact signed-rank interval over rounds, 95 % for each cell; "
-    "a round is one fresh process. One step is one eval. `bill`: each linear timed on its own, in a chain, "
-    "times how often it stands in the model. `share`: bill over step within a round. `of the growth`: of what "
-    "M rows cost beyond one, the part that the bill explains."
+    "Centre and interval: Hodges–Lehmann with the exact signed-rank interval over rounds, 95 % for each "
+    "cell; a round is one fresh process. One step is one eval. `bill`: each linear timed on its own, in a "
+    "chain, times how often it stands in the model. `share`: bill over step within a round. `of the growth`: "
+    "of what M rows cost beyond one, the part that the bill explains."
 )
 
 
