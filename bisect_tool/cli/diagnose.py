@@ -86,9 +86,7 @@ def command(**options: Any) -> int:
         click.echo(diagnosis.as_json(pairs, joint))
     else:
         text = diagnosis.markdown(pairs, joint)
-        click.echo(f"{text}
-
-{under}" if under else text)
+        click.echo(f"{text}\n\n{under}" if under else text)
     draw(pairs, options)
     return _exit(pairs)
 

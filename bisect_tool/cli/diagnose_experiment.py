@@ -48,9 +48,7 @@ def run(options: dict[str, Any]) -> int:
         click.echo(experiment.as_json(name, base, outcome, pairs, chosen))
     else:
         labelled = list(zip(series, pairs, strict=True))
-        click.echo(experiment.markdown(name, base, outcome, labelled, chosen) + "
-
-" + under)
+        click.echo(experiment.markdown(name, base, outcome, labelled, chosen) + "\n\n" + under)
     from bisect_tool.cli.diagnose import draw
 
     draw(pairs, options)
