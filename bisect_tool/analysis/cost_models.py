@@ -177,7 +177,8 @@ def decide(
     if rivals:
         other = rivals[0]
         gap = other.aic - best.aic
-        why = f"{best.law} and {other.law} explain these points about alike (criterion {gap:.1f} apart)"
+        how = f"criterion {gap:.1f} apart, noise {noise * 100:.1f} %"
+        why = f"{best.law} and {other.law} explain these points about alike ({how})"
         return answer("inconclusive", f"inconclusive: {why}", why, other)
     runner = next(iter(found[1:]), None)
     why = f"{best.rms * 100:.1f} % rms against a noise of {noise * 100:.1f} %"

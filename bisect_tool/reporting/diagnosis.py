@@ -23,6 +23,7 @@ from bisect_tool.analysis.subjects import Subject
 from bisect_tool.reporting.text import UNITS, mlx, table, time_unit
 
 Pair = tuple[Subject, Diagnosis]
+NOISY = 0.04  # relative, of the points: more of the same measurement would tell more
 FOOT = (
     "Laws are fitted in relative error. `χ²+2k`: the criterion, above the best law's; a law is named when it "
     f"is adequate and every other is {MARGIN:g} or more behind. `adequate`: its residuals are such as the "
@@ -95,14 +96,19 @@ def figures(subject: Subject, answer: Answer) -> list[str]:
     said = []
     if found.bandwidth is not None and math.isfinite(found.bandwidth):
         copy = subject.facts.copy if subject.facts is not None else None
-        of = f" ({found.bandwidth / copy * 100:.0f} % of a copy's {copy / 1e9:.3g})" if copy else ""
+        of = f" ({_percent(found.bandwidth / copy)} of a copy's {copy / 1e9:.3g})" if copy else ""
         said.append(f"weights are read at {found.bandwidth / 1e9:.3g} GB/s{of} below the ridge")
     if found.arithmetic is not None:
-        said.append(f"each further row runs at {found.arithmetic / 1e12:.3g} TFLOP/s")
+        said.append(f"each further row runs at {_flops(found.arithmetic)}")
     if best.floor > 0 and not best.sides:
         shares = f"{found.floor_low * 100:.0f} % of the time at M={answer.points[0].M}, "
         said.append(f"floor: {shares}{found.floor_high * 100:.0f} % at M={answer.points[-1].M}")
     return ["; ".join(said)] if said else []
+
+
+def _flops(rate: float) -> str:
+    unit, scale = next((pair for pair in (("T", 1e12), ("G", 1e9), ("M", 1e6)) if rate >= pair[1]), ("", 1.0))
+    return f"{rate / scale:.3g} {unit}FLOP/s"
 
 
 def deciding(answer: Answer) -> list[str]:
@@ -110,6 +116,8 @@ def deciding(answer: Answer) -> list[str]:
     if answer.name == "flat":
         return ["would decide: larger M, until the time begins to grow"]
     said = []
+    if answer.name == "inconclusive" and statistics.median(p.noise for p in answer.points) > NOISY:
+        said.append("would decide: more rounds, on a machine with less noise")
     if answer.name == "floor-bound":
         said.append("would decide: `--timing chain`, which takes the floor off")
     said += [f"would decide: `--experiment {name}`: {EXPERIMENTS[name].question}" for name in answer.decide]
@@ -201,7 +209,9 @@ def _near(subject: Subject, answer: Answer) -> list[Limits]:
 
 
 def _percent(x: float | None) -> str:
-    return "" if x is None or not math.isfinite(x) else f"{x * 100:.0f} %"
+    if x is None or not math.isfinite(x):
+        return ""
+    return f"{x * 100:.0f} %" if x >= 0.1 else f"{x * 100:.2g} %"
 
 
 def _four(x: float) -> str:
