@@ -181,7 +181,7 @@ def supports(series: Mapping[str, Sequence[Point]], changes: Mapping[str, Change
     n = sum(len(points) for points in series.values())
     rows = [p.M for points in series.values() for p in points]
     for name, (law, moves) in HYPOTHESES.items():
-        total = None
+        total, linear = None, None
         shapes: tuple[float, ...] = (math.nan,)
         if law == "roofline":
             shapes = tuple(numpy.geomspace(min(rows), max(rows), laws.RIDGES).tolist())
@@ -194,10 +194,15 @@ def supports(series: Mapping[str, Sequence[Point]], changes: Mapping[str, Change
                 replace(p, work=1.0, bytes=change.ridge if moves else 1.0, columns=change.columns)
                 for p in points
             ]
-            chi2 = fitting.profile(law, placed, shapes)
+            chi2, near = fitting.profile(law, placed, shapes)
             total = chi2 if total is None else total + chi2
+            linear = near if linear is None else linear & near
         if total is None or n <= k:
             continue
+        if law != "linear":  # what the linear law imitates in every series is no other law
+            total = numpy.where(linear, numpy.inf, total)
+            if not numpy.isfinite(total).any():
+                continue
         g = int(total.argmin())
         least = float(total[g])
         found.append(Support(name, shapes[g], k, n, least, least + 2 * k, fitting.adequate(least, n - k)))

@@ -279,15 +279,17 @@ def with_intervals(fit: Fit, points: Sequence[Point]) -> Fit:
     return replace(fit, intervals={name: (min(found), max(found)) for name, found in ranges.items()})
 
 
-def profile(law: str, points: Sequence[Point], shapes: Sequence[float]) -> Array:
-    """χ² of one law with a floor for each of these shapes, the coefficients adjusted to each."""
+def profile(law: str, points: Sequence[Point], shapes: Sequence[float]) -> tuple[Array, Array]:
+    """χ² of one law with a floor for each of these shapes, the coefficients adjusted to each; and for which of
+    them the linear law imitates it."""
     import numpy
 
     y, w = _scales(points)
     body = numpy.stack([curve(law, 0.0, 1.0, shape, points, None) for shape in shapes])
     t0, c = pair(y, w, body, True)
-    found: Array = (((y - t0[:, None] - c[:, None] * body) * w) ** 2).sum(-1)
-    return found
+    predicted = t0[:, None] + c[:, None] * body
+    near = _imitated(predicted, points, None, ["linear"], True)
+    return (((y - predicted) * w) ** 2).sum(-1), near
 
 
 # ------------------------------------------------------------------------------------------- the switch

@@ -83,7 +83,9 @@ def grid(table: list[list[str]], unit: str | None) -> list[Series]:
 
 def _ratio_column(name: str, cells: Sequence[str]) -> bool:
     marks = [m["unit"] for cell in cells if (m := VALUE.match(cell))]
-    return bool(RATIOS.search(name)) or (bool(marks) and all(mark in ("x", "×", "%") for mark in marks))
+    if marks and all(mark in ("x", "×", "%") for mark in marks):
+        return True
+    return bool(RATIOS.search(name)) and not UNIT.search(name)
 
 
 @dataclass(frozen=True)
