@@ -181,26 +181,25 @@ def supports(series: Mapping[str, Sequence[Point]], changes: Mapping[str, Change
     n = sum(len(points) for points in series.values())
     rows = [p.M for points in series.values() for p in points]
     for name, (law, moves) in HYPOTHESES.items():
-        total, linear = None, None
         shapes: tuple[float, ...] = (math.nan,)
         if law == "roofline":
             shapes = tuple(numpy.geomspace(min(rows), max(rows), laws.RIDGES).tolist())
         elif law == "staircase":
             shapes = tuple(float(q) for q in range(2, int(max(rows)) + 1))
         k = (law != "linear") + 2 * len(series)
+        if n <= k:
+            continue
+        each = []
         for label, points in series.items():
             change = changes[label]
             placed = [
                 replace(p, work=1.0, bytes=change.ridge if moves else 1.0, columns=change.columns)
                 for p in points
             ]
-            chi2, near = fitting.profile(law, placed, shapes)
-            total = chi2 if total is None else total + chi2
-            linear = near if linear is None else linear & near
-        if total is None or n <= k:
-            continue
+            each.append(fitting.profile(law, placed, shapes))
+        total = numpy.sum([chi2 for chi2, _ in each], axis=0)
         if law != "linear":  # what the linear law imitates in every series is no other law
-            total = numpy.where(linear, numpy.inf, total)
+            total = numpy.where(numpy.all([near for _, near in each], axis=0), numpy.inf, total)
             if not numpy.isfinite(total).any():
                 continue
         g = int(total.argmin())

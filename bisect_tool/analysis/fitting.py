@@ -280,8 +280,8 @@ def with_intervals(fit: Fit, points: Sequence[Point]) -> Fit:
 
 
 def profile(law: str, points: Sequence[Point], shapes: Sequence[float]) -> tuple[Array, Array]:
-    """χ² of one law with a floor for each of these shapes, the coefficients adjusted to each; and for which of
-    them the linear law imitates it."""
+    """χ² of one law with a floor for each of these shapes, the coefficients adjusted to each; and for which
+    of them the linear law imitates it."""
     import numpy
 
     y, w = _scales(points)
