@@ -120,14 +120,20 @@ def test_a_session_of_a_script_has_no_curve(tmp_path: Path) -> None:
     )
 
 
+def test_forced_arch_is_for_metal() -> None:
+    result = said("--run", "0.32.4", "--experiment", "forced-arch", "--backend", "cpu")
+    assert isinstance(result.exception, UsageProblem)
+    assert "forced-arch needs the metal backend" in str(result.exception)
+
+
 @pytest.mark.real
 @LINUX
 def test_measured_now_and_again_from_the_ledger(real: Tool) -> None:
-    words = ["--backend", "cpu", "--shape", "256x64", "--rows", "1-4", "--rounds", "1", "--run-budget", "1s"]
+    words = ["--backend", "cpu", "--shape", "128x32", "--rows", "1-4", "--rounds", "1", "--run-budget", "1s"]
     ended = real("diagnose", "--run", "0.32.4", *words)
     # A busy machine may leave it open; the curve and where it came from are there in any case.
     assert ended.code in (0, 4), ended.err
-    assert "**256 → 64** – mlx 0.32.4; affine 4-bit, group 64, float16; chain, hot" in ended.out
+    assert "**128 → 32** – mlx 0.32.4; affine 4-bit, group 64, float16; chain, hot" in ended.out
     assert "of bandwidth" in ended.out and "bisect_tool diagnose --run 0.32.4 --backend cpu" in ended.out
     (session,) = real.sessions()
     again = real("diagnose", session.id)
@@ -137,7 +143,18 @@ def test_measured_now_and_again_from_the_ledger(real: Tool) -> None:
 @pytest.mark.real
 @LINUX
 def test_an_experiment(real: Tool) -> None:
-    words = ["--backend", "cpu", "--shape", "256x64", "--rows", "1-4", "--rounds", "1", "--run-budget", "1s"]
+    words = [
+        "--backend",
+        "cpu",
+        "--shape",
+        "128x32",
+        "--rows",
+        "1-4",
+        "--rounds",
+        "1",
+        "--run-budget",
+        "0.5s",
+    ]
     ended = real("diagnose", "--run", "0.32.4", "--experiment", "bits", *words, "--json")
     assert ended.code in (0, 4), ended.err
     data = json.loads(ended.out)
@@ -145,6 +162,4 @@ def test_an_experiment(real: Tool) -> None:
     assert sorted(data["ratios"]["4"]) == ["2-bit", "8-bit"]
     assert {c["case"]["bits"] for c in data["curves"]} == {2, 4, 8}
     (session,) = real.sessions()
-    assert session.header["plan"]["script"]["args"][:4] == ["--shape", "256x64", "--rows", "1-4"]
-    refused = real("diagnose", "--run", "0.32.4", "--experiment", "forced-arch", *words)
-    assert refused.code == 2 and "forced-arch needs the metal backend" in refused.error()
+    assert session.header["plan"]["script"]["args"][:4] == ["--shape", "128x32", "--rows", "1-4"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cli_tool import Tool
 
-TINY = ("--hidden", "64", "--intermediate", "128", "--heads", "2", "--kv-heads", "1", "--vocab", "128",
+TINY = ("--hidden", "64", "--intermediate", "128", "--heads", "2", "--kv-heads", "1", "--vocab", "64",
         "--prefill", "4", "--layers", "5", "--depths", "1,4")  # fmt: skip
 
 pytestmark = [
@@ -26,7 +26,7 @@ def real(wheel_builds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_measured_reported_and_refused(real: Tool) -> None:
     ended = real(
-        "model", "0.32.4", "--backend", "cpu", *TINY, "--rows", "1-2", "--rounds", "1", "--run-budget", "1"
+        "model", "0.32.4", "--backend", "cpu", *TINY, "--rows", "1-2", "--rounds", "1", "--run-budget", "0.5"
     )
     assert ended.code == 4, ended.err  # one round gives no interval
     assert "5 layers scaled from 1 and 4; affine 4-bit, group 64, float16; after a prefill of 4" in ended.out

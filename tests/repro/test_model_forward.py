@@ -66,7 +66,7 @@ def test_standard_library_mlx_and_the_script_beside_it() -> None:
 def test_protocol_lines(release: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     python: Path = request.getfixturevalue(release)
     path = tmp_path / "out.jsonl"
-    done = run(python, *TINY, "--rows", "1-2", "--budget", "2", "--json", str(path))
+    done = run(python, *TINY, "--rows", "1-2", "--budget", "0.5", "--json", str(path))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     lines: list[Line] = [json.loads(text) for text in path.read_text().splitlines()]
     assert [lines[0]["kind"], lines[1]["kind"], lines[-1]["kind"]] == ["host", "sentinel", "end"]
@@ -148,7 +148,7 @@ def test_what_cannot_be_is_said_before_anything_is_built(
 
 
 def test_by_hand_it_prints_both_tables(newest: Path) -> None:
-    done = run(newest, *TINY, "--rows", "1,3", "--budget", "1")
+    done = run(newest, *TINY, "--rows", "1,3", "--budget", "0.5")
     assert done.returncode == 0, done.stderr
     head, names, *rows = done.stdout.splitlines()
     assert head == "one forward of M tokens after 3; 5 layers, scaled from [1, 2]"
