@@ -77,7 +77,8 @@ def grid(table: list[list[str]], unit: str | None) -> list[Series]:
             (rows_of(row[place]), v.number, noise_of(v.number, v.low, v.high))
             for row, v in zip(kept, values, strict=True)
         ]
-        found.append(made(head[i], pairs, said, **shape_of(head[i])))
+        label = "time" if head[i] in SECONDS else head[i]
+        found.append(made(label, pairs, said, **shape_of(head[i])))
     return found
 
 

@@ -117,8 +117,8 @@ def _panel(axes: object, subject: Subject, diagnosis: Diagnosis) -> None:
         yerr=[1.96 * p.noise * p.time * scale for p in points],
         fmt="o", color="black", markersize=4, capsize=2.5, linewidth=1, label="measured, 95 %", zorder=3,
     )  # fmt: skip
-    top = max(p.time for p in points) * scale
-    ax.set_ylim(0, top * 1.18)
+    top = max(p.time * (1 + 1.96 * p.noise) for p in points) * scale
+    ax.set_ylim(0, top * 1.12)
     ax.set_xlim(min(p.M for p in points) - 0.6, max(p.M for p in points) + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("rows M")
@@ -144,7 +144,9 @@ def _limits(ax: object, subject: Subject, diagnosis: Diagnosis, scale: float) ->
 
     axes = cast(Any, ax)
     facts = subject.facts
-    if facts is not None and facts.copy:
+    top = max(p.time for p in subject.points)
+    # One that lies on the axis would hide it.
+    if facts is not None and facts.copy and facts.weight_bytes / facts.copy > 0.01 * top:
         axes.axhline(
             facts.weight_bytes / facts.copy * scale, color="#0072B2", linewidth=0.9, linestyle=(0, (4, 3)),
             label=f"bandwidth limit (copy, {facts.copy / 1e9:.3g} GB/s)", zorder=1,

@@ -139,7 +139,7 @@ def _laws(subject: Subject, answer: Answer) -> str:
     best = answer.fits[0].aic
     rows = [
         [
-            fit.law if fit.outlier is None else f"{fit.law}, without M={answer.points[fit.outlier].M}",
+            fit.law if fit.outlier is None else f"{fit.law}, without {_point(answer.points[fit.outlier])}",
             formula(fit, unit, scale),
             f"{fit.rms * 100:.1f} %",
             "yes" if fit.adequate else "no",
@@ -148,6 +148,10 @@ def _laws(subject: Subject, answer: Answer) -> str:
         for fit in answer.fits
     ]
     return table(["law", "fitted [95 %]", "error (rms)", "adequate", "χ²+2k"], rows)
+
+
+def _point(point: Point) -> str:
+    return f"M={point.M}" + (f" of {point.series}" if point.series else "")
 
 
 def formula(fit: Fit, unit: str, scale: float) -> str:

@@ -35,7 +35,7 @@ def test_a_pasted_table_as_a_process(tmp_path: Path) -> None:
     tool = Tool(tmp_path / "builds", tmp_path)
     ended = tool("diagnose", "t.csv", "--picture", "p.png", "--mermaid", "--chart")
     assert ended.code == 0, ended.err
-    assert ended.out.startswith("- **ms**: bandwidth to arithmetic at M ≈ 2.1 [")
+    assert ended.out.startswith("- **time**: bandwidth to arithmetic at M ≈ 2.1 [")
     assert "```mermaid" in ended.out and "◉" in ended.out and "\x1b" not in ended.out
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG") and "Drew p.png" in ended.err
     ended = tool("diagnose", "--table", "none.csv")
