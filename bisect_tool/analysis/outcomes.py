@@ -12,6 +12,7 @@ from bisect_tool.analysis.experiments import Change, Support, supports
 from bisect_tool.analysis.laws import Point
 
 MOVED = 0.05  # a smaller change of a time is none
+BLIND = 0.3  # where even such a change would drown in the noise, nothing is said
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def interpret(
     if experiment == "hot-cold":
         return _hot_cold(ratios, times, base, others[0])
     if experiment == "forced-arch":
-        return _forced(ratios, others)
+        return _forced(ratios, times, base, others[0])
     if experiment == "k-sweep":
         return _k_sweep(ratios, times, changes)
     found = tuple(supports(series, changes))
@@ -64,14 +65,23 @@ def _supported(found: Sequence[Support]) -> tuple[str, str]:
     return {"waves": "staircase"}.get(law, law), f"supports {best.name}"
 
 
-def _noise(times: Mapping[str, Mapping[float, Point]], labels: Sequence[str], M: float) -> float:
-    return math.hypot(*(times[label][M].noise for label in labels))
+def _visible(times: Mapping[str, Mapping[float, Point]], labels: Sequence[str], M: float) -> float:
+    """The smallest change of a ratio that stands out, as a share: three times its noise."""
+    return max(MOVED, 3 * math.hypot(*(times[label][M].noise for label in labels)))
+
+
+def _drowned(seen: Mapping[float, float]) -> str:
+    worst = max(seen, key=lambda M: seen[M])
+    return f"inconclusive: at M = {worst:g} a change below {seen[worst] * 100:.0f} % would drown in the noise"
 
 
 def _hot_cold(
     ratios: dict[float, dict[str, float]], times: Mapping[str, Mapping[float, Point]], base: str, cold: str
 ) -> Outcome:
-    slower = {M: r[cold] - 1 > max(MOVED, 3 * _noise(times, (base, cold), M)) for M, r in ratios.items()}
+    seen = {M: _visible(times, (base, cold), M) for M in ratios}
+    if max(seen.values()) > BLIND:
+        return Outcome("", _drowned(seen), ratios)
+    slower = {M: r[cold] - 1 > seen[M] for M, r in ratios.items()}
     rows = [M for M, slow in slower.items() if slow]
     if not rows:
         text = (
@@ -91,14 +101,19 @@ def _hot_cold(
     return Outcome("", f"inconclusive: rows M = {', '.join(f'{M:g}' for M in rows)} slow down", ratios)
 
 
-def _forced(ratios: dict[float, dict[str, float]], others: Sequence[str]) -> Outcome:
-    moved = [M for M, r in ratios.items() if any(abs(r[label] - 1) > MOVED for label in others)]
-    if not moved:
-        return Outcome(
-            "", "no time changes: these rows ran the same kernels, or dispatch is not the cause", ratios
-        )
-    rows = ", ".join(f"{M:g}" for M in moved)
-    return Outcome("switch", f"supports switch: another dispatch changes the time at M = {rows}", ratios)
+def _forced(
+    ratios: dict[float, dict[str, float]], times: Mapping[str, Mapping[float, Point]], base: str, other: str
+) -> Outcome:
+    seen = {M: _visible(times, (base, other), M) for M in ratios}
+    moved = [M for M, r in ratios.items() if abs(r[other] - 1) > seen[M]]
+    if moved:
+        rows = ", ".join(f"{M:g}" for M in moved)
+        text = f"supports switch: another dispatch changes the time at M = {rows}"
+        return Outcome("switch", text, ratios)
+    if max(seen.values()) > BLIND:
+        return Outcome("", _drowned(seen), ratios)
+    text = "no time changes: these rows ran the same kernels, or dispatch is not the cause"
+    return Outcome("", text, ratios)
 
 
 def _k_sweep(

@@ -43,6 +43,7 @@ def run(options: dict[str, Any]) -> int:
         outcome = interpret(name, base, {k: s.points for k, s in series.items()}, changes)
     except ValueError as problem:
         raise UsageProblem(f"experiment {name}: {problem}", "see the errors above") from None
+    series = {base: series[base], **series}  # what is compared with comes first
     pairs = [(subject, subject.diagnosis()) for subject in series.values()]
     if options["as_json"]:
         click.echo(experiment.as_json(name, base, outcome, pairs, chosen))
@@ -67,6 +68,10 @@ def _auto(options: dict[str, Any], backend: str) -> tuple[str, str]:
         raise Inconclusive("auto finds no two laws to separate", answer.why, "measure more rows, or name one")
     order = ranked(fits[0], fits[1], list(answer.points), backend)
     scores = ", ".join(f"{name} {far:.1f}" for name, far in order)
+    if not order or order[0][1] < 1:
+        what = f"no experiment would tell {fits[0].law} and {fits[1].law} apart here"
+        far = f"their predictions differ by {order[0][1]:.1f} times the noise at most" if order else ""
+        raise Inconclusive(what, far, "measure more rounds on a machine with less noise, or name one")
     why = f"auto: {fits[0].law} against {fits[1].law}; apart by, in units of noise: {scores}"
     return order[0][0], why
 

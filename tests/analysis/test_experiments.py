@@ -117,8 +117,19 @@ def test_waves_have_teeth_along_n() -> None:
         for i, (label, c) in enumerate(changes.items())
     }
     found = interpret("n-sweep", "1", even, changes)
-    assert found.law == "roofline" or "about alike" in found.text, "its ridge moves with nothing here"
-    assert {s.name for s in supports(even, changes)[:2]} >= {"roofline, ridge staying where it is"}
+    assert (found.law, found.text) == ("roofline", "supports roofline"), "one, as nothing moves its ridge"
+    assert [s.name for s in supports(even, changes)].count("roofline") == 1
+
+
+def test_two_that_explain_an_outcome_alike_are_open() -> None:
+    changes = {"group 64": Change("group 64"), "group 128": EXPERIMENTS["group-size"].changes[1]}
+    runs = {
+        label: series(lambda M, b=c.bytes: max(4 * b, M), noise=0.03, seed=i)  # type: ignore[misc]
+        for i, (label, c) in enumerate(changes.items())
+    }
+    found = interpret("group-size", "group 64", runs, changes)
+    assert found.law == "" and "explain all settings about alike" in found.text
+    assert {s.name.split(",")[0] for s in found.supports[:2]} == {"roofline"}
 
 
 def test_hot_against_cold() -> None:
@@ -136,6 +147,14 @@ def test_hot_against_cold() -> None:
     assert outcome(lambda M: max(4, M) * (1.5 if M in (3, 9) else 1))[1] == (
         "inconclusive: rows M = 3, 9 slow down"
     )
+
+
+def test_what_drowns_in_the_noise_is_open() -> None:
+    hot, cold = series(lambda M: float(M), noise=0.2), series(lambda M: float(M), noise=0.2, seed=2)
+    changes = {"hot": Change("hot"), "cold": EXPERIMENTS["hot-cold"].changes[0]}
+    for name in ("hot-cold", "forced-arch"):
+        found = interpret(name, "hot", {"hot": hot, "cold": cold}, changes)
+        assert found.law == "" and "a change below 85 % would drown in the noise" in found.text
 
 
 def test_forced_dispatch() -> None:
