@@ -510,13 +510,14 @@ def host_line(args, on: str) -> dict:
 
 
 def cells_of(args, rng) -> list[tuple]:
-    """(K, N, B, bits, quant, dtype name, cache) of every weight to make, shuffled."""
+    """(K, N, B, bits, group size, quant, dtype name, cache) of every weight to make, shuffled."""
     blocks = [
-        (K, N, B, bits, quant, dtype, cache)
+        (K, N, B, bits, size, quant, dtype, cache)
         for K, N, B in args.shapes
         for bits in args.bits
         for quant in args.quant
         if bits in BITS[quant]
+        for size in args.group_size or [GROUP_SIZE[quant]]
         for dtype in args.dtype
         for cache in args.cache
     ]
@@ -543,9 +544,7 @@ def run(args, out: Output) -> list[dict]:
             measured, again = measure_block(args, block, clock, before["gbps"], rng, out)
         except Exception as problem:
             # A version that lacks the op, these bits or this mode: said, and the other cells go on.
-            out.line(
-                "unsupported", case=block_case(args, block), reason=f"{type(problem).__name__}: {problem}"
-            )
+            out.line("unsupported", case=block_case(block), reason=f"{type(problem).__name__}: {problem}")
             first = f"# not in MLX {mx.__version__}: {' '.join(map(str, block))}: {problem}".splitlines()[0]
             print(first, file=sys.stderr)
             continue
@@ -563,9 +562,8 @@ def run(args, out: Output) -> list[dict]:
     return results
 
 
-def block_case(args, block) -> dict:
-    K, N, B, bits, quant, dtype, cache = block
-    size = args.group_size or GROUP_SIZE[quant]
+def block_case(block) -> dict:
+    K, N, B, bits, size, quant, dtype, cache = block
     return {
         "op": "quantized_matmul", "K": K, "N": N, "B": B, "bits": bits, "group_size": size,
         "quant": quant, "dtype": dtype, "cache": cache,
@@ -574,7 +572,7 @@ def block_case(args, block) -> dict:
 
 def measure_block(args, block, clock, device_gbps, rng, out):
     """All rows and timing modes of one weight. Returns the case lines and how to time the first again."""
-    base = block_case(args, block)
+    base = block_case(block)
     K, N, B = base["K"], base["N"], base["B"]
     dtype = getattr(mx, base["dtype"])
     weight = Weight(K, N, B, base["bits"], base["group_size"], base["quant"], dtype, base["cache"] == "cold")
@@ -740,7 +738,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--shape", type=shape, action="append", metavar="KxN[xB]", help="instead of a preset; repeatable")
     add("--rows", type=numbers, default=[1, 2, 3, 4], metavar="1-4,6,8", help="values of M (default 1-4)")
     add("--bits", type=numbers, metavar="N,N", help="2,3,4,5,6,8 (default 4; 8 for mxfp8)")
-    add("--group-size", type=int, help="default 64 (affine), 32 (mxfp4, mxfp8), 16 (nvfp4)")
+    add("--group-size", type=numbers, help="default 64 (affine), 32 (mxfp4, mxfp8), 16 (nvfp4)")
     add("--quant", type=choices("affine", "mxfp4", "mxfp8", "nvfp4"), default=["affine"])
     add("--dtype", type=choices("float16", "bfloat16", "float32"), default=["float16"])
     add("--timing", type=choices("chain", "throughput", "percall"), default=["chain"])
@@ -763,8 +761,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     unknown = set(args.bits) - {bits for quant in args.quant for bits in BITS[quant]}
     if unknown:
         parser.error(f"--bits {sorted(unknown)} goes with none of {', '.join(args.quant)}")
-    if args.group_size is not None and args.group_size < 1:
-        parser.error("--group-size takes a number from 1 up")
     preset = PRESETS[args.preset or ("small" if on == "cpu" else "issue")]
     args.shapes = args.shape or [(K, N, 1) for K, N in preset]
     if args.compat:
@@ -776,7 +772,7 @@ def main() -> int:
     args = parse_arguments()
     if args.list:
         for block in cells_of(args, random.Random(args.seed)):
-            case = block_case(args, block)
+            case = block_case(block)
             for M in args.rows:
                 print(*(f"{k}={v}" for k, v in {**case, "M": M, "timing": "+".join(args.timing)}.items()))
         return 0

@@ -14,6 +14,8 @@ COMMANDS = {
     "repro": "Measure MLX releases with the canonical repro of #3553, or a script of your own.",
     "bisect": "Find the commit between two ends that made the difference.",
     "compare": "Compare pull requests, commits or releases: faster, slower, the same, and still right?",
+    "diagnose": "Say why time against M has its shape: bandwidth, arithmetic, waves, a floor, …",
+    "model": "Time a whole model's step for M tokens, and what its linears explain of it.",
     "runs": "List the sessions in the ledger.",
     "report": "Print a session again, from its records alone.",
     "dispatch": "Which kernels a commit would launch on a GPU, from its own source.",

@@ -93,6 +93,10 @@ def render(header: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], form: 
     from bisect_tool.reporting import report
 
     chosen = form or header.get("format", "markdown")
+    if header["plan"]["script"]["name"] == "model_forward.py" and chosen in ("json", "markdown"):
+        from bisect_tool.reporting import model
+
+        return model.as_json(header, lines) if chosen == "json" else model.markdown(header, lines)
     if chosen == "json":
         return report.as_json(header, lines)
     if chosen == "csv":

@@ -20,7 +20,7 @@ from bisect_tool.errors import (
     Untrusted,
 )
 from bisect_tool.measuring import child_env, ledger
-from bisect_tool.measuring.run import Script, check_arguments, walls_of
+from bisect_tool.measuring.run import CANONICAL, Script, check_arguments, walls_of
 from bisect_tool.measuring.session import (
     Arm,
     Listeners,
@@ -72,6 +72,7 @@ class Request:
     seed: int | None
     form: str
     command: list[str]
+    canonical: str = CANONICAL  # the project's own script that is run where ``script`` is None
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
     from bisect_tool.building import backend as backends
 
     backend, interpreter = provider.backend, provider.interpreter
-    script = Script.load(asked.script, asked.script_args)
+    script = Script.load(asked.script, asked.script_args, asked.canonical)
     admit(script, provider)
     given = [Revision.parse(text) for text in asked.revisions]
     extra = variables(asked.env_options, provider)
@@ -364,7 +365,8 @@ def _command(asked: Request, revisions: list[Revision]) -> list[str]:
     ours, theirs = asked.command[:end], asked.command[end:]
     words = child_env.without_values([word for word in ours if word != "--resume"])
     chosen = [] if asked.revisions else [revision.text for revision in revisions]
-    after = words.index("repro") + 1 if "repro" in words else 0
+    name = next((word for word in words if word in ("repro", "model")), None)
+    after = words.index(name) + 1 if name is not None else 0
     return [*words[:after], *chosen, *words[after:], *theirs]
 
 

@@ -41,9 +41,9 @@ class Script:
     sha256: str
 
     @staticmethod
-    def load(path: Path | None, args: tuple[str, ...]) -> Script:
-        """``None``: the canonical repro. Raises UsageProblem when the file cannot be read."""
-        chosen = repro_script(CANONICAL) if path is None else path.resolve()
+    def load(path: Path | None, args: tuple[str, ...], canonical: str = CANONICAL) -> Script:
+        """``None``: a repro of this project, by name. Raises UsageProblem when the file cannot be read."""
+        chosen = repro_script(canonical) if path is None else path.resolve()
         try:
             digest = hashlib.sha256(chosen.read_bytes()).hexdigest()
         except OSError as problem:
@@ -55,6 +55,11 @@ class Script:
         """The script's own folder, in which it runs; None when it cannot be opened without opening the
         user's home."""
         return None if shows_home(self.path.parent) else self.path.parent
+
+    @property
+    def command(self) -> str:
+        """Which of the tool's commands runs it."""
+        return "repro" if self.path.name == CANONICAL else "model"
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -73,7 +78,7 @@ def walls_of(environment: Environment, script: Script) -> Walls:
     named = (Path(word.rpartition("=")[2]) for word in script.args)
     # What there is not is passed over by the walls themselves, which take any name.
     given = tuple(path for path in named if path.is_absolute() and not shows_home(path))
-    own = (script.path, repro_script("attested.py"))
+    own = (script.path, repro_script("attested.py"), repro_script(CANONICAL))
     return Walls(
         read=(environment.root, *own, *beside, *given, *interpreter_paths(environment.python)),
         write=(),
@@ -240,7 +245,7 @@ def check_arguments(
     done = sandbox.run(argv, walls=walls, env=env, cwd=environment.root, timeout_s=120)
     if done.returncode == 2:
         message = re.sub(r"^\S+: error: ", "", done.last_line())
-        raise UsageProblem(message, remedy="see `bisect_tool repro --help`")
+        raise UsageProblem(message, remedy=f"see `bisect_tool {script.command} --help`")
 
 
 def end_leftover(running: Path) -> None:
