@@ -64,8 +64,8 @@ class Watch:
         """Where a search stands, after each of its steps."""
         builds = f"about {at.to_build} to go" if at.to_build else "none to go"
         self.remark(
-            f"{at.left} of {at.candidates} left at {at.confidence:.0%}; most likely {at.best} "
-            f"({at.probability:.0%}); {at.built} built, {builds}, {duration_text(at.left_s)}"
+            f"{at.left} of {at.candidates} left at {at.confidence * 100:g} %; most likely {at.best} "
+            f"({at.probability * 100:.0f} %); {at.built} built, {builds}, {duration_text(at.left_s)}"
         )
 
     def step(self, step: Step, left_s: float | None) -> None:

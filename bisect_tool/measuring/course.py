@@ -159,10 +159,5 @@ def plan_text(plan: dict[str, Any], backend: str, duration: Callable[[float], st
         each = f" of {duration(plan['run_s'])}, {duration(plan['seconds'])} in all"
     else:
         each = f" beside {duration(plan['seconds'])} of building" if plan["builds"] else ""
-    return "\n".join(
-        [
-            *plan["notes"],
-            what,
-            f"expected: {building}{plan['runs']} runs{each}, for a confidence of {plan['confidence']:.0%}",
-        ]
-    )
+    aim = f"for a confidence of {plan['confidence'] * 100:g} %"
+    return "\n".join([*plan["notes"], what, f"expected: {building}{plan['runs']} runs{each}, {aim}"])

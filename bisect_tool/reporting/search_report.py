@@ -75,7 +75,7 @@ def _headline(lines: Sequence[Line], stages: Sequence[Stage]) -> str:
 def sentence(stage: Stage, outcome: Outcome) -> str:
     """An outcome in one sentence."""
     search = stage.searches[-1]
-    kind, confidence = search["mode"], f"{search['confidence']:.0%}"
+    kind, confidence = search["mode"], f"{search['confidence'] * 100:g} %"
     if isinstance(outcome, Culprit):
         what = _named(stage, outcome.position)
         if outcome.proof is None:
@@ -197,7 +197,7 @@ def _candidates(stage: Stage, outcome: Outcome) -> str:
         cells = [_named(stage, position), day(entry["committed"]), str(entry["subject"])]
         rows.append([*cells, f"{chance.get(position, 0.0):.3f}", f"not tested: {why}" if why else ""])
     more = len(seen.credible) - len(rows)
-    title = f"**Where the step may be**, together {stage.searches[-1]['confidence']:.0%}"
+    title = f"**Where the step may be**, together {stage.searches[-1]['confidence'] * 100:g} %"
     text = f"{title}\n\n{table(['commit', 'date', 'subject', 'P', 'remark'], rows)}"
     return text + (f"\n\nand {more} more" if more else "")
 
