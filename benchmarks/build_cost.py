@@ -21,6 +21,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from bisect_tool import config
+
 ROOT = Path(__file__).resolve().parent.parent
 # #4332 changed mlx/ops.cpp alone.
 MLX_PAIR = ("846d17622~1", "846d17622")
@@ -65,7 +67,7 @@ class Bench:
 def naive(bench: Bench, first: str, second: str, folder: Path) -> float:
     """Seconds of `pip install .` for the second commit, in a folder where the first one was installed so.
 
-    The sources are given, so nothing is downloaded for either.
+    Git repositories are cloned from the mirrors, as a person's are from the network; archives are given.
     """
     source = folder / "naive"
     subprocess.run(["git", "clone", "-q", "--shared", bench.repo, source], check=True)
@@ -74,9 +76,18 @@ def naive(bench: Bench, first: str, second: str, folder: Path) -> float:
     given = [
         f"-DFETCHCONTENT_SOURCE_DIR_{facts['source']['name'].upper()}={path.parent / 'tree'}"
         for path in bench.builds.glob("sources/*/source.json")
-        if (facts := json.loads(path.read_text()))
+        if (facts := json.loads(path.read_text()))["source"]["archive"]
     ]
+    pairs = [tuple(mirror.split("=", 1)) for mirror in bench.mirrors]
+    pairs += [(prefix, str(path)) for prefix, path in config.load().mirrors]
+    settings = [("protocol.file.allow", "always")]
+    for prefix, path in pairs:
+        bare = prefix.removesuffix(".git")
+        settings += [(f"url.{path}.insteadOf", address) for address in (bare, f"{bare}.git")]
     env = {**os.environ, "CMAKE_ARGS": " ".join(["-DMLX_BUILD_METAL=OFF", *given])}
+    env["GIT_CONFIG_COUNT"] = str(len(settings))
+    for at, (name, value) in enumerate(settings):
+        env |= {f"GIT_CONFIG_KEY_{at}": name, f"GIT_CONFIG_VALUE_{at}": value}
     env["CCACHE_DIR"] = str(folder / "ccache")
     seconds = 0.0
     for name in (first, second):
