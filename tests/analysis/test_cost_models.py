@@ -152,11 +152,11 @@ def test_wrong_laws_are_rare() -> None:
     right = wrong = 0
     for law, shape in cases:
         clean = made(law, range(1, 13), **shape)
-        for seed in range(12):
+        for seed in range(8):
             answer = decide(noisy(clean, 0.02, seed), intervals=False)
             right += answer.name == law
             wrong += answer.confident and answer.name != law
-    assert wrong <= 1 and right >= 36, (right, wrong)
+    assert wrong <= 1 and right >= 24, (right, wrong)
 
 
 def test_one_bad_point_is_left_out_and_named() -> None:
@@ -244,13 +244,13 @@ def test_intervals_cover() -> None:
     """95 % profile intervals of the ridge hold the truth in about 95 of 100 series."""
     held = 0
     clean = made("roofline", range(1, 11), at=3.5, t0=0.5)
-    for seed in range(60):
+    for seed in range(40):
         series = noisy(clean, 0.02, seed)
         found = fitting.fits(series, intervals=False)
         fit = next(f for f in found if f.law == "roofline")
         low, high = fitting.with_intervals(fit, series).intervals["shape"]
         held += low <= 3.5 <= high
-    assert held >= 52
+    assert held >= 34
 
 
 def test_pair_is_least_squares_with_both_parts_above_0() -> None:
