@@ -24,6 +24,7 @@ bench: $(VENV)/.dev  ## what the program promises about its own speed, each a ta
 	$(BIN)/python benchmarks/tool_cost.py
 	$(BIN)/python benchmarks/build_cost.py
 	$(BIN)/python benchmarks/verdicts.py
+	$(BIN)/python benchmarks/diagnosis.py --series 200
 
 clean:  ## remove the virtual environment and everything under builds/ (sessions too)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -184,9 +184,14 @@ def decide(
     why = f"{best.rms * 100:.1f} % rms against a noise of {noise * 100:.1f} %"
     if runner is not None:
         why += f"; next best {runner.law}, {runner.rms * 100:.1f} %"
+    text = _law_text(best, tiles, facts)
     if best.outlier is not None:
-        why += f"; M={given[best.outlier].M} lies off every law and was left out: measure it again"
-    return answer(best.law, _law_text(best, tiles, facts), why)
+        out = given[best.outlier].M
+        why += f"; M={out} lies off every law and was left out: measure it again"
+        # At the end of the rows it may as well be the first of another kernel.
+        hint = " (another kernel, or a bad point)" if out in (min(rows), max(rows)) else ""
+        text += f"; without M={out}, which lies off it{hint}"
+    return answer(best.law, text, why)
 
 
 def _floor_share(fit: Fit) -> float:
@@ -220,7 +225,7 @@ def _law_text(best: Fit, tiles: Tiles | None, facts: Facts | None) -> str:
     if share >= REREAD:
         return f"linear: the weights are read again for every row, at {_share(share)} of a copy's speed{kept}"
     each = f"every row costs what the first does, at {_share(share)} of the speed at which a copy reads"
-    return f"linear: {each}, so arithmetic bounds it from M = 1{kept}"
+    return f"linear: {each}: arithmetic, or a cache, bounds it from M = 1{kept}"
 
 
 # ---------------------------------------------------------------------------------------- physical figures

@@ -77,7 +77,8 @@ def grid(table: list[list[str]], unit: str | None) -> list[Series]:
             (rows_of(row[place]), v.number, noise_of(v.number, v.low, v.high))
             for row, v in zip(kept, values, strict=True)
         ]
-        label = "time" if head[i] in SECONDS else head[i]
+        bare = UNIT.sub("", re.sub(r"\[.*?\]", "", head[i])).strip()
+        label = head[i] if bare else "time"
         found.append(made(label, pairs, said, **shape_of(head[i])))
     return found
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bisect_tool.analysis.cost_models import MARGIN
+from bisect_tool.analysis import fitting
+from bisect_tool.analysis.cost_models import FLOOR_BOUND, MARGIN
 from bisect_tool.analysis.experiments import Change, Support, supports
 from bisect_tool.analysis.laws import Point
 
@@ -121,16 +121,23 @@ def _k_sweep(
     times: Mapping[str, Mapping[float, Point]],
     changes: Mapping[str, Change],
 ) -> Outcome:
-    """t = f + s·K at each M: the part f of the unchanged series' time that K does not move."""
-    shares = {}
+    """t = f + s·K at each M, both 0 or above: the part f of the unchanged time that K does not move."""
+    import numpy
+
+    labels = list(times)
+    deep = numpy.array([[changes[label].work for label in labels]])
+    shares: dict[float, float] = {}
+    chi2 = 0.0
     for M in ratios:
-        xs = [changes[label].work for label in times]
-        ys = [times[label][M].time for label in times]
-        slope = statistics.linear_regression(xs, ys).slope
-        unchanged = next(times[label][M].time for label in times if changes[label].work == 1)
-        shares[M] = max(0.0, 1 - slope / unchanged)
+        y = numpy.array([times[label][M].time for label in labels])
+        w = 1 / (y * numpy.array([times[label][M].noise for label in labels]))
+        floor, slope = (float(part[0]) for part in fitting.pair(y, w, deep, True))
+        shares[M] = floor / (floor + slope)
+        chi2 += float((((y - floor - slope * deep[0]) * w) ** 2).sum())
+    if not fitting.adequate(chi2, len(shares) * (len(labels) - 2)):
+        return Outcome("", "inconclusive: the times do not grow evenly with K, within their noise", ratios)
     low, high = min(shares), max(shares)
     text = f"{shares[low] * 100:.0f} % of the time at M = {low:g} does not grow with K, "
     text += f"{shares[high] * 100:.0f} % at M = {high:g}"
-    bound = shares[low] >= 0.5
+    bound = shares[low] >= FLOOR_BOUND
     return Outcome("floor-bound" if bound else "", ("supports a floor: " if bound else "") + text, ratios)

@@ -103,6 +103,8 @@ def _of_block(block: series.Block, copy: float | None, backend: str) -> Subject:
     if hosts:
         rows = ", ".join(map(str, hosts))
         remarks.append(f"M = {rows} left out: launch-bound, so the host was timed")
+    if min((len(by_round) for by_round in block.times.values()), default=0) < 2:
+        remarks.append(f"one round: its noise is not known, {ASSUMED_NOISE:.0%} is assumed")
     percall = case["timing"] == "percall"
     floors = [line["floor_s"] for by_m in block.lines.values() for line in by_m if line.get("floor_s")]
     size = weight_bytes(case["bits"], case["group_size"], case["quant"])

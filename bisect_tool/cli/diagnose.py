@@ -59,6 +59,7 @@ NAMES = ("bits", "n-sweep", "k-sweep", "hot-cold", "group-size", "forced-arch", 
 @click.option("--rounds", type=click.IntRange(min=1), help="Exactly so many, instead of stopping by width.")
 @click.option("--timeout", type=duration, default="10m", show_default=True, help="Of one process.")
 @click.option("--seed", type=int, help="[default: random, recorded]")
+@click.option("--resume", is_flag=True, help="With --run: go on with the last unfinished one like this.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @build_options
 @builds_option
@@ -105,7 +106,11 @@ def _check(options: dict[str, Any]) -> None:
         raise click.UsageError("give one of a SESSION or FILE, --table and --run")
     if options["experiment"] and not options["revision"]:
         raise click.UsageError("--experiment measures: say what with --run REVISION")
-    for name in () if options["revision"] else ("preset", "rows", "quant", "dtype", "timing", "cache"):
+    if options["resume"] and options["experiment"] == "auto":
+        raise click.UsageError("--resume goes on with one session, and auto has two: name the experiment")
+    for name in (
+        () if options["revision"] else ("resume", "preset", "rows", "quant", "dtype", "timing", "cache")
+    ):
         if options[name]:
             raise click.UsageError(f"--{name} goes with --run")
     if options["picture"] and options["picture"].suffix.lower() not in (".png", ".svg"):
@@ -221,7 +226,7 @@ def measured(options: dict[str, Any], revisions: tuple[str, ...], words: list[st
         command=sys.argv[1:],
     )
     with Watch(options["quiet"]) as watch:
-        session = repro.measure(asked, provider(options, watch), watch, resume=False)
+        session = repro.measure(asked, provider(options, watch), watch, resume=options["resume"])
     failed = [line for line in session.lines if line["kind"] in ("failed-arm", "dropped")]
     for line in failed:
         click.echo(f"error: mlx {line['arm']}: {line['reason']}", err=True)

@@ -72,7 +72,8 @@ def _where(subject: Subject, several: bool) -> str:
 
 def _heading(subject: Subject) -> str:
     arm = f"{mlx(subject.arm)}; " if subject.arm else ""
-    return f"**{subject.name}** – {arm}{subject.how}"
+    about = f"{arm}{subject.how}"
+    return f"**{subject.name}**" + (f" – {about}" if about else "")
 
 
 def _blocks(subject: Subject, diagnosis: Diagnosis) -> list[str]:

@@ -17,7 +17,8 @@ def markdown(
     """What came out, each setting's own verdict, times against M by setting, hypotheses about all of them."""
     parts = [
         f"- **experiment {name}**: {outcome.text}\n- it asks: {EXPERIMENTS[name].question}"
-        + (f"\n- {chosen}" if chosen else ""),
+        + (f"\n- {chosen}" if chosen else "")
+        + "".join(f"\n- {text}" for text in dict.fromkeys(r for _, (s, _) in labelled for r in s.remarks)),
         "\n".join(f"- {label}: {verdict(diagnosis)}" for label, (_, diagnosis) in labelled),
         _times(base, outcome, labelled),
         _laws(labelled),

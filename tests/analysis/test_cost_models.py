@@ -152,11 +152,11 @@ def test_wrong_laws_are_rare() -> None:
     right = wrong = 0
     for law, shape in cases:
         clean = made(law, range(1, 13), **shape)
-        for seed in range(12):
+        for seed in range(8):
             answer = decide(noisy(clean, 0.02, seed), intervals=False)
             right += answer.name == law
             wrong += answer.confident and answer.name != law
-    assert wrong <= 1 and right >= 36, (right, wrong)
+    assert wrong <= 1 and right >= 24, (right, wrong)
 
 
 def test_one_bad_point_is_left_out_and_named() -> None:
@@ -166,8 +166,18 @@ def test_one_bad_point_is_left_out_and_named() -> None:
     assert answer.name == "roofline" and answer.best is not None and answer.best.outlier == 5
     assert answer.best.shape == pytest.approx(3.0, rel=0.05)
     assert "M=6 lies off every law" in answer.why
+    assert answer.text.endswith("; without M=6, which lies off it")
     series[8] = Point(9, series[8].time * 0.6, 0.02)
     assert decide(series).name == "inconclusive", "two are no accident"
+
+
+def test_a_last_point_that_lies_off_may_be_another_kernel() -> None:
+    # An H200's, where another kernel runs from M=8.
+    times = {1: 43.81, 2: 81.93, 3: 119.4, 4: 157.92, 7: 271.2, 8: 60.39}
+    answer = decide([Point(M, t, 0.01) for M, t in times.items()])
+    assert answer.text.endswith("; without M=8, which lies off it (another kernel, or a bad point)")
+    found = diagnose([Point(M, t, 0.01) for M, t in times.items()], parse("qmv@1-7,other@8+"))
+    assert (found.text, found.answers[0].name) == ("another kernel from M = 8 (other)", "linear")
 
 
 def test_a_fit_of_no_law_is_inconclusive() -> None:
@@ -234,13 +244,13 @@ def test_intervals_cover() -> None:
     """95 % profile intervals of the ridge hold the truth in about 95 of 100 series."""
     held = 0
     clean = made("roofline", range(1, 11), at=3.5, t0=0.5)
-    for seed in range(60):
+    for seed in range(40):
         series = noisy(clean, 0.02, seed)
         found = fitting.fits(series, intervals=False)
         fit = next(f for f in found if f.law == "roofline")
         low, high = fitting.with_intervals(fit, series).intervals["shape"]
         held += low <= 3.5 <= high
-    assert held >= 52
+    assert held >= 34
 
 
 def test_pair_is_least_squares_with_both_parts_above_0() -> None:
@@ -275,7 +285,7 @@ def test_linear_says_whether_weights_can_be_read_again() -> None:
     series = made("linear", range(1, 9), c=1e-4)
     at = {copy: decide(series, facts=Facts(1e6, 1e6, copy)).text for copy in (12e9, 100e9)}
     assert "read again for every row, at 83 %" in at[12e9]
-    assert "at 10 % of the speed at which a copy reads" in at[100e9]
+    assert "at 10 % of the speed at which a copy reads: arithmetic, or a cache" in at[100e9]
 
 
 # --- segments --------------------------------------------------------------------------------------

@@ -182,6 +182,16 @@ def test_what_does_not_grow_with_k() -> None:
     assert law == "floor-bound" and "90 % of the time at M = 1 does not grow with K, 43 % at M = 12" in text
 
 
+def test_times_that_do_not_grow_evenly_with_k_are_open() -> None:
+    changes = {"K": Change("K"), **{c.label: c for c in EXPERIMENTS["k-sweep"].changes}}
+    wild = {
+        label: [Point(M, t * M, 0.02) for M in ROWS]
+        for label, t in zip(changes, (1.8, 1.0, 1.1), strict=True)
+    }
+    found = interpret("k-sweep", "K", wild, changes)
+    assert found.law == "" and found.text.startswith("inconclusive: the times do not grow evenly")
+
+
 def test_one_setting_is_no_experiment() -> None:
     with pytest.raises(ValueError, match="two settings"):
         interpret("bits", "4-bit", {"4-bit": POINTS}, CHANGES)

@@ -100,6 +100,8 @@ def test_noise_decides_what_is_adequate() -> None:
         (["--table", "-", "--rows", "1-4"], MODEL, "--rows goes with --run"),
         (["--table", "-", "--picture", "p.gif"], MODEL, "ends in .png or .svg"),
         (["--experiment", "bits"], "", "say what with --run"),
+        (["--resume"], "", "--resume goes with --run"),
+        (["--run", "0.32.4", "--resume", "--experiment", "auto"], "", "name the experiment"),
         (["--table", "-", "--noise", "0"], MODEL, "no percentage"),
         (["--table", "-", "--bandwidth", "0"], MODEL, "0"),
     ],

@@ -77,6 +77,13 @@ def test_an_empty_call_beside_percall_times_is_the_floor() -> None:
     assert one.diagnosis().text == "floor-bound: 83 % of this number is launch overhead"
 
 
+def test_one_round_has_no_noise_of_its_own() -> None:
+    (one,) = from_session(runs({M: 1e-4 * M for M in range(1, 9)}, rounds=1))
+    assert one.points[0].noise == 0.02 and one.remarks == (
+        "one round: its noise is not known, 2% is assumed",
+    )
+
+
 def test_noise() -> None:
     assert noise([1.0]) == 0.02
     assert noise([1.0, 1.1]) == pytest.approx(0.0477, abs=0.001), "of the spread"
