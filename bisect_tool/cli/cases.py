@@ -28,7 +28,7 @@ def case_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--preset", help="issue, small or verify  [default: issue on a GPU, small on a CPU]"),
         click.option("--rows", metavar="1-4,6,8", help="Values of M  [default: 1-4]"),
         click.option("--bits", metavar="N,N", help="2, 3, 4, 5, 6, 8  [default: 4]"),
-        click.option("--group-size", metavar="N", help="[default: 64, or what the mode has]"),
+        click.option("--group-size", metavar="N,N", help="[default: 64, or what the mode has]"),
         click.option("--quant", metavar="NAMES", help="affine, mxfp4, mxfp8, nvfp4  [default: affine]"),
         click.option("--dtype", metavar="NAMES", help="float16, bfloat16, float32  [default: float16]"),
         click.option("--timing", metavar="NAMES", help="chain, throughput, percall  [default: chain]"),

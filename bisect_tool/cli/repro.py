@@ -19,19 +19,7 @@ from bisect_tool.cli.options import (
 
 @click.command("repro", context_settings={"ignore_unknown_options": False})
 @click.argument("revisions", nargs=-1, metavar="[REVISION]... [-- SCRIPT_ARGS]...")
-<<<<<<< HEAD
 @case_options
-=======
-@click.option("--shape", "shapes", multiple=True, metavar="KxN[xB]", help="Repeatable; instead of a preset.")
-@click.option("--preset", help="issue, small or verify  [default: issue on a GPU, small on a CPU]")
-@click.option("--rows", metavar="1-4,6,8", help="Values of M  [default: 1-4]")
-@click.option("--bits", metavar="N,N", help="2, 3, 4, 5, 6, 8  [default: 4]")
-@click.option("--group-size", metavar="N,N", help="[default: 64, or what the mode has]")
-@click.option("--quant", metavar="NAMES", help="affine, mxfp4, mxfp8, nvfp4  [default: affine]")
-@click.option("--dtype", metavar="NAMES", help="float16, bfloat16, float32  [default: float16]")
-@click.option("--timing", metavar="NAMES", help="chain, throughput, percall  [default: chain]")
-@click.option("--cache", metavar="NAMES", help="hot, cold  [default: hot]")
->>>>>>> diagnose
 @click.option("--compat", is_flag=True, help="#3553's own lines, measured its way.")
 @script_option
 @backend_option
