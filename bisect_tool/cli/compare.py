@@ -20,7 +20,7 @@ from bisect_tool.cli.report import show, view_of, view_options
 if TYPE_CHECKING:
     from bisect_tool.measuring.ledger import Session
 
-CROSSED = ("shape", *(name for name in CASE_OPTIONS if name not in ("preset", "group_size")))
+CROSSED = ("shape", *(name for name in CASE_OPTIONS if name != "preset"))
 
 
 @click.command("compare")

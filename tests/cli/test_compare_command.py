@@ -357,7 +357,7 @@ def test_a_table_that_does_not_fit_becomes_a_file(tool: Tool) -> None:
         (["9.9.9"], "9.9.9 alone is nothing to compare"),
         (["9.9.9", "--quick", "--rigorous"], "--quick and --rigorous exclude each other"),
         (["9.9.9", "9.9.8", "--matrix", "bits"], "--matrix 'bits' is not NAME=VALUE,VALUE"),
-        (["9.9.9", "9.9.8", "--matrix", "group_size=32,64"], "with a NAME of shape, rows, bits"),
+        (["9.9.9", "9.9.8", "--matrix", "preset=small,issue"], "with a NAME of shape, rows, bits"),
         (["9.9.9", "9.9.8", "--matrix", "colour=red"], "with a NAME of shape, rows, bits"),
         (["9.9.9", "9.9.8", "--matrix", "bits=4", "--bits", "8"], "--matrix bits and --bits exclude"),
         (["9.9.9", "9.9.8", "--control", "x"], "--control names a metric of a script"),
