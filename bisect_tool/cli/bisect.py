@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 RUN_BUDGET_S = 4.0  # one process's measuring time: many short runs tell more than few long ones
 
 
+def confidence(text: str) -> float:
+    """Parameter type: ``0.95``, ``95`` or ``95%``; the share. Raises click.BadParameter."""
+    share = percent(text)
+    if share <= 0.01 and not text.strip().endswith("%"):
+        share = round(share * 100, 6)  # a share was typed
+    if not 0.5 <= share < 1:
+        raise click.BadParameter(f"{text!r} is not between 50 % and 100 %")
+    return share
+
+
 @click.command("bisect")
 @click.argument("words", nargs=-1, required=True, metavar="GOOD..BAD [-- SCRIPT_ARGS]...")
 @click.option("--good", metavar="auto|REVISION", help="The good end, where only BAD is given.")
@@ -42,7 +52,7 @@ RUN_BUDGET_S = 4.0  # one process's measuring time: many short runs tell more th
     metavar="path:GLOB|text:WORDS|REVISION",
     help="Try these first; they do not count as likelier in the result.",
 )
-@click.option("--confidence", type=percent, default="95%", show_default=True)
+@click.option("--confidence", type=confidence, default="95%", show_default=True)
 @click.option("--budget", type=duration, help="Of builds and runs together  [default: none]")
 @click.option("--max-builds", type=click.IntRange(min=1), help="Compile no more than so many.")
 @click.option(
@@ -94,7 +104,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
         suspects=options["suspects"],
         releases_only=options["releases_only"],
         all_steps=options["all_steps"],
-        confidence=_confidence(ctx, options["confidence"]),
+        confidence=options["confidence"],
         budget_s=options["budget"],
         max_builds=options["max_builds"],
         timeout_s=options["timeout"],
@@ -135,12 +145,6 @@ def _ends(ctx: click.Context, words: tuple[str, ...], good: str | None) -> tuple
         candidates.check_end(words[0])
         return good, words[0]
     return candidates.parse_range(f"{good}..{words[0]}")
-
-
-def _confidence(ctx: click.Context, share: float) -> float:
-    if not 0.5 <= share < 1:
-        raise click.UsageError(f"--confidence {share * 100:g}% is not between 50 and 100 %", ctx)
-    return share
 
 
 def _arguments(ctx: click.Context, options: dict[str, Any], after: tuple[str, ...]) -> tuple[str, ...]:

@@ -304,6 +304,9 @@ class _Search:
                 f"{runs} kept in session {self.header['id']}",
                 "the same command with --resume goes on",
             ) from None
+        except ToolError:
+            self.watch.remark(f"session {self.header['id']} is kept; the same command with --resume goes on")
+            raise
 
     def _go_on(self) -> bool:
         """The next piece of work; False when the session has come to its end."""

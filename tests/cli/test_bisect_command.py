@@ -179,7 +179,7 @@ BAD = [
     (lambda s: [s.between(3, 9), "--paths", "no/such"], "there is nothing to search"),
     (lambda s: [s.between(3, 9), "--budget", "0"], "'0' is no duration above 0"),
     (lambda s: [s.between(3, 9), "--confidence", "100"], "is no percentage between 0 and 100"),
-    (lambda s: [s.between(3, 9), "--confidence", "30"], "--confidence 30% is not between 50 and 100 %"),
+    (lambda s: [s.between(3, 9), "--confidence", "0.3"], "'0.3' is not between 50 % and 100 %"),
     (lambda s: [s.between(3, 9), "--releases-only"], "--releases-only goes with two releases"),
     (lambda s: [s.between(3, 9), "--resume"], "no unfinished session of this command"),
     (lambda s: [s.between(3, 9), "--metric", "spun"], "does not give the metric 'spun': it gives spin"),
@@ -196,7 +196,8 @@ def test_the_plan(searches: Searches, history: LongHistory) -> None:
     done = searches(history.range, "--dry-run", "--suspect", "text:rounding", "--paths", "mlx/backend/cpu")
     assert done.code == 0 and done.err == ""
     assert done.out.startswith(f"60 commits after {history.short(0)} up to ")
-    data = json.loads(searches(history.range, "--dry-run", "--json").out)
+    data = json.loads(searches(history.range, "--dry-run", "--json", "--confidence", "0.9").out)
+    assert data["confidence"] == 0.9
     assert (data["commits"], data["candidates"]) == (COMMITS, 50) and 5 <= data["builds"] <= 9
 
 
