@@ -24,19 +24,6 @@ hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
 
-GROUPS = {"history_bench": "search", "shared_bench": "builds", "wheel_builds": "wheels"}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a folder of builds or of wheels run in one process, where it is made once."""
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        group = next((GROUPS[name] for name in GROUPS if name in names), "")
-        if group:
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def _turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A test marked ``alone`` waits until no other runs, and none begins while it runs."""

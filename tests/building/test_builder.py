@@ -390,7 +390,7 @@ def test_a_build_that_takes_too_long(bench: Bench) -> None:
 @builds
 def test_a_build_that_takes_too_much_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "MEMORY_SHARE", 0.0005)
-    monkeypatch.setattr(building, "TRIES", 1)
+    monkeypatch.setattr("bisect_tool.building.builder.TRIES", 1)
     with gone_in_the_end(bench.builds / "trees"), pytest.raises(MachineTrouble) as caught:
         bench.provide("array-dtype", anew=True)
     assert "ran out of memory while it built: it took more than its 0.0 GB" in caught.value.line()
@@ -417,7 +417,7 @@ def test_a_disk_that_fills_up_while_it_builds(
     small_disk: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trees lie on the full disk, all else beside it."""
-    monkeypatch.setattr(building, "ROOM", dict.fromkeys(Backend, 0.0))
+    monkeypatch.setattr("bisect_tool.building.builder.ROOM", dict.fromkeys(Backend, 0.0))
     key = bench.key("slow-down-fix")
     bench.forget(key)
     trees = bench.builds / "trees"

@@ -135,7 +135,7 @@ def test_memory(hostile: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 
     monkeypatch.setattr(building, "MEMORY_SHARE", 0.9e9 / psutil.virtual_memory().total)
-    monkeypatch.setattr(building, "TRIES", 1)
+    monkeypatch.setattr("bisect_tool.building.builder.TRIES", 1)
     with pytest.raises(MachineTrouble) as caught:
         hostile.provide("pull-26")
     assert "ran out of memory while it built" in caught.value.line()

@@ -328,6 +328,7 @@ def test_a_seed_fixes_the_order_of_every_cell(seeded: list[list[Line]]) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_every_timing_mode_and_cache_state(newest: Path, tmp_path: Path) -> None:
     args = ("--shape", "512x512", "--rows", "1-2", "--budget", "3",
             "--timing", "chain,throughput,percall", "--cache", "hot,cold")  # fmt: skip
@@ -480,6 +481,7 @@ def test_group_size_0_is_refused(newest: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_chain_agrees_with_single_calls(newest: Path) -> None:
     """Timed here one by one, with nothing of the script's own timing; at 3 ms an op the floor is nothing."""
     code = """
