@@ -1,0 +1,139 @@
+"""What dispatch says beside what was measured on an Apple GPU.
+
+Everything here takes lines of a ledger and asks commits through a prober, so it needs no GPU itself. Trouble
+on the way is one remark: what was measured is whole without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from bisect_tool.errors import ToolError, UsageProblem
+
+if TYPE_CHECKING:
+    from bisect_tool.analysis.launches import Cell
+    from bisect_tool.building.provision import Provider
+    from bisect_tool.dispatch.history import Change
+    from bisect_tool.dispatch.prober import Prober
+    from bisect_tool.upstream.values import Commit
+
+Line = Mapping[str, Any]
+
+
+def architecture(lines: Sequence[Line], arm: str = "") -> str:
+    """The Apple GPU that the dispatch of an arm saw (of the first that ran, without a name), as Metal names
+    it; '' where none ran."""
+    from bisect_tool.dispatch import architectures
+
+    arms = {line["arm"]: line for line in lines if line["kind"] == "arm"}
+    for run in lines:
+        if run["kind"] != "run" or arm not in ("", run["arm"]):
+            continue
+        device = (run.get("device") or {}).get("architecture")
+        if device:
+            about = arms.get(run["arm"], {})
+            settings = [*about.get("env", {}).items(), *about.get("settings", {}).items()]
+            try:
+                (found,) = architectures.parse(architectures.of_arm(settings, str(device)))
+            except (UsageProblem, ValueError):  # of CUDA; or "all"
+                return ""
+            return found
+    return ""
+
+
+def cells_of(lines: Sequence[Line], arch: str, arm: str = "") -> list[Cell]:
+    """The cells that were measured (by one arm), each once, in order of shape and M."""
+    from bisect_tool.dispatch import cells
+
+    found = {
+        cell
+        for run in lines
+        if run["kind"] == "run" and arm in ("", run["arm"])
+        for line in run.get("cases", ())
+        if (cell := cells.of_case(line["case"], arch)) is not None
+    }
+    return sorted(found)
+
+
+class Notes:
+    """Asks for one command. ``make``: a prober, when the first question comes."""
+
+    def __init__(self, make: Callable[[], Prober], remark: Callable[[str], None]) -> None:
+        self._make, self._remark = make, remark
+
+    @staticmethod
+    def of(provider: Provider, remark: Callable[[str], None]) -> Notes:
+        from bisect_tool.dispatch.prober import Prober
+
+        walls = provider.sandbox
+
+        def make() -> Prober:
+            made = Prober.of(provider)
+            made.sandbox = walls  # runs may have lost them to a GPU that does not work behind them
+            return made
+
+        return Notes(make, remark)
+
+    @cached_property
+    def prober(self) -> Prober:
+        return self._make()
+
+    def of_positions(
+        self, lines: Sequence[Line], stage: int, shas: Sequence[str], *, prior: bool
+    ) -> dict[str, Any] | None:
+        """The ledger's line about what changes in dispatch at each of the positions of a search after the
+        first, in their order: on the way to it from the one before.
+
+        ``prior``: those at which something changes are to be tried first, and only those have a text; else
+        each has. None where there is no answer.
+        """
+        from bisect_tool.dispatch import history
+
+        arch = architecture(lines)
+        asked_for = cells_of(lines, arch) if arch else []
+        if not asked_for:
+            if prior:
+                why = (
+                    "no plain quantized matmul was measured" if arch else "no Apple GPU says its architecture"
+                )
+                self._remark(f"going on without --prior dispatch: {why}")
+            return None
+        try:
+            upstream = self.prober.upstream
+            base, commits = upstream.commit(shas[0]), upstream.range(f"{shas[0]}..{shas[-1]}")
+            log = history.log_of(self.prober, base, commits, asked_for, kernel_texts=True)
+        except ToolError as problem:
+            self._remark(f"going on without dispatch: {problem.line()}")
+            return None
+        changes: dict[str, list[tuple[Commit, Change]]] = {sha: [] for sha in shas[1:]}
+        ahead: list[tuple[Commit, Change]] = []
+        for commit in commits:
+            if (change := log.at(commit.sha)) is not None:
+                ahead.append((commit, change))
+            if commit.sha in changes:
+                changes[commit.sha], ahead = ahead, []
+        return {
+            "kind": "dispatch",
+            "stage": stage,
+            "architecture": arch,
+            "cells": len(asked_for),
+            "prior": prior,
+            "suspects": [sha for sha, found in changes.items() if found] if prior else [],
+            "changes": {sha: _text(sha, found) for sha, found in changes.items() if found or not prior},
+        }
+
+
+def _text(sha: str, changes: Sequence[tuple[Commit, Change]]) -> str:
+    """One line; where it is another commit than the position's own, which."""
+    from bisect_tool.cli.dispatch_log import row_of
+    from bisect_tool.reporting.dispatch_table import culprit_line
+
+    if not changes:
+        return culprit_line(None)
+    said = []
+    for commit, change in changes:
+        text = culprit_line(row_of(change))
+        said.append(text if commit.sha == sha else f"{text} (at {commit.short})")
+    return "; ".join(said)

@@ -1,0 +1,275 @@
+"""What dispatch says beside measurements: real commits and probes, and run lines that claim an Apple GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from a_search import HEADER, run
+from small_dispatch import Bench
+
+from bisect_tool.analysis import stages as replay
+from bisect_tool.analysis.attribution import AllSteps, Step
+from bisect_tool.analysis.problem import Culprit, Difference
+from bisect_tool.building.backend import Backend
+from bisect_tool.cli import bisect as command
+from bisect_tool.cli.dispatch_notes import Notes, architecture, cells_of
+from bisect_tool.dispatch import cells
+from bisect_tool.errors import ToolMissing, UsageProblem
+from bisect_tool.measuring import bisect, ledger
+from bisect_tool.measuring.course import Course
+from bisect_tool.reporting import search_report
+
+Line = dict[str, Any]
+GPU = "applegpu_g16s"
+MAIN = ("limits", "docs", "comment", "split", "kernel")  # a second of compiling each that has another code
+SAME = "dispatch and kernel text of the measured cells are the same as before it"
+
+
+def case(M: int, K: int = 4096, N: int = 1024, **changes: Any) -> Line:
+    said = {"op": "quantized_matmul", "K": K, "N": N, "M": M, "B": 1, "bits": 4, "group_size": 64,
+            "quant": "affine", "dtype": "float16", "cache": "hot", "timing": "chain"}  # fmt: skip
+    return {**said, **changes}
+
+
+def measured(
+    label: str, order: Sequence[str], rows: Sequence[int] = (3, 24), device: str = GPU, number: int = 1
+) -> Line:
+    """A run line that says it ran on such a GPU; the time is 1 ms a row."""
+    timed = [{"case": case(M), "time_s": M * 1e-3, "marks": []} for M in rows]
+    line = run(number, order.index(label), list(order), label, 1.0, "log")
+    return {**line, "cases": timed, "metrics": [], "device": {"architecture": device}}
+
+
+def arm(label: str, sha: str, **changes: Any) -> Line:
+    return {"kind": "arm", "arm": label, "release": "", "sha": sha, "build": {}, "backend": "metal",
+            "mlx": "1", "wheel_digest": f"digest of {label}", "python": "3.12", "env": {},
+            "settings": {}, "typed": label, **changes}  # fmt: skip
+
+
+def stage_line(bench: Bench, names: Sequence[str]) -> Line:
+    positions = [
+        {"label": sha[:9], "sha": sha, "subject": name, "committed": 1, "pull": None, "tag": "", "same": 0,
+         "build_s": 60.0, "prior": 1.0}
+        for name in names
+        for sha in [bench.small.shas[name]]
+    ]  # fmt: skip
+    return {"kind": "stage", "number": 0, "name": "commits", "commits": len(names), "positions": positions}
+
+
+def begun(bench: Bench, names: Sequence[str] = MAIN, **about: Any) -> list[Line]:
+    """A search whose ends have run once."""
+    stage = stage_line(bench, names)
+    ends = [stage["positions"][0]["label"], stage["positions"][-1]["label"]]
+    arms = [arm(label, label) for label in ends]
+    return [stage, *arms, *(measured(label, ends, **about) for label in ends)]
+
+
+def notes_of(bench: Bench, remarks: list[str]) -> Notes:
+    return Notes(bench.prober, remarks.append)
+
+
+class Watching:
+    """As ``bisect.Watcher``; keeps the remarks."""
+
+    def __init__(self) -> None:
+        self.remarks: list[str] = []
+
+    def remark(self, text: str) -> None:
+        self.remarks.append(text)
+
+    def phase(self, text: str) -> None: ...
+    def progress(self, at: Any) -> None: ...
+    def standing(self, at: bisect.Standing) -> None: ...
+
+
+def search_of(
+    bench: Bench, lines: list[Line], folder: Path, prior: str, make: Any = None
+) -> tuple[bisect._Search, Watching]:
+    """The search itself, on a real ledger; what would build and run is not there and not asked."""
+    watch = Watching()
+    asked = bisect.Request(
+        good="a", bad="b", metric="M=24/M=3", find="any", script=None, script_args=(), env_options=(),
+        paths=(), suspects=(), releases_only=False, all_steps=False, confidence=0.95, budget_s=None,
+        max_builds=None, timeout_s=60, seed=1, form="markdown", command=["bisect", "a..b"], prior=prior,
+    )  # fmt: skip
+    provider = cast("Any", SimpleNamespace(sandbox=None))
+    path = folder / "a.jsonl"
+    path.touch()
+    script = cast("Any", SimpleNamespace(canonical=True))
+    found = bisect._Search(
+        asked, Course(asked, provider), watch, script, [], ledger.Ledger(path), HEADER, list(lines),
+        Notes(make or bench.prober, watch.remark),
+    )  # fmt: skip
+    return found, watch
+
+
+def at_step(parent: int, position: int) -> AllSteps:
+    change = Difference(0.2, 0.1, 0.3, 8, 0.01)
+    outcome = Culprit(position, parent, 0.99, None, change)
+    return AllSteps(outcome, (Step(outcome, parent, position, change, 1.0, 0.9, 1.0),), (), 1.0)
+
+
+# ---------------------------------------------------------------- from lines
+
+
+def test_the_gpu_is_what_runs_say_or_what_a_variable_says() -> None:
+    lines = [arm("a", "1" * 40), arm("b", "2" * 40, env={"MLX_METAL_GPU_ARCH": "applegpu_g13d"})]
+    lines += [measured("a", ["a", "b"]), measured("b", ["a", "b"])]
+    assert [architecture(lines), architecture(lines, "a"), architecture(lines, "b")] == [
+        GPU, GPU, "applegpu_g13d"
+    ]  # fmt: skip
+    assert architecture(lines[:2]) == ""
+    for other in ("sm_90", "", "all", "Apple Paravirtual device"):
+        assert architecture([measured("a", ["a"], device=other)]) == "", other
+    assert architecture([{**measured("a", ["a"]), "device": {}}]) == ""
+
+
+def test_each_measured_cell_is_asked_once_and_controls_are_not() -> None:
+    twice = measured("a", ["a"], rows=(24, 3))
+    twice["cases"] += [
+        {"case": case(3, timing="percall")},
+        {"case": {"op": "matmul", "control": True, "M": 1}},
+    ]
+    assert cells_of([twice, measured("b", ["b"], rows=(5,))], GPU, "a") == cells.cells(
+        [GPU], [(4096, 1024)], [3, 24]
+    )
+
+
+# ---------------------------------------------------------------- a search
+
+
+@pytest.fixture(scope="module")
+def prior(dispatch_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
+    """The lines of a search with --prior dispatch after its first round."""
+    search, watch = search_of(dispatch_bench, begun(dispatch_bench), tmp_path_factory.mktemp("p"), "dispatch")
+    assert search._go_on() and not watch.remarks
+    written = [dict(line) for line in ledger_lines(search.book.path)]
+    assert written == [dict(line) for line in search.lines[len(begun(dispatch_bench)) :]]
+    return [dict(line) for line in search.lines]
+
+
+def ledger_lines(path: Path) -> Sequence[Mapping[str, Any]]:
+    import json
+
+    return [json.loads(text) for text in path.read_text().splitlines()]
+
+
+def test_commits_that_change_dispatch_or_kernel_text_come_first(
+    dispatch_bench: Bench, prior: list[Line]
+) -> None:
+    (line,) = [line for line in prior if line["kind"] == "dispatch"]
+    shas = dispatch_bench.small.shas
+    suspects = [shas[name] for name in ("split", "kernel")]
+    assert line["suspects"] == suspects == list(line["changes"])
+    assert (line["architecture"], line["cells"], line["stage"], line["prior"]) == (GPU, 2, 0, True)
+    assert line["changes"][shas["split"]].startswith("dispatch: qmm → qmm_splitk at M=24")
+    assert "the text of these kernels changes: affine_qmv" in line["changes"][shas["kernel"]]
+    (stage,) = replay.stages(prior)
+    weights = stage.state(stage.searches[-1]).problem.prior
+    assert [weight > 1 for weight in weights] == [name in ("split", "kernel") for name in MAIN]
+
+
+def test_the_prior_is_asked_for_before_the_search_and_once(prior: list[Line]) -> None:
+    kinds = [line["kind"] for line in prior]
+    assert kinds[-3:] == ["metric", "dispatch", "search"]
+
+
+def test_the_prior_moves_the_order_and_never_the_confidence(prior: list[Line]) -> None:
+    from dataclasses import replace
+
+    from bisect_tool.analysis.problem import Run
+    from bisect_tool.analysis.search import belief
+
+    with_it = replay.stages(prior)[0]
+    without = replay.stages([line for line in prior if line["kind"] != "dispatch"])[0]
+    runs = tuple(Run(at, 1.0 + 0.001 * r + (at == 4), r) for r in range(8) for at in (0, 4))
+    states = [replace(stage.state(stage.searches[-1]), runs=runs) for stage in (with_it, without)]
+    assert states[0].problem.prior != states[1].problem.prior
+    assert belief(states[0]) == belief(states[1]) is not None
+
+
+@pytest.mark.parametrize(("at", "says"), [(3, "dispatch: qmm → qmm_splitk at M=24"), (2, SAME)])
+def test_the_report_says_beside_a_step_what_dispatch_did(
+    prior: list[Line], dispatch_bench: Bench, monkeypatch: pytest.MonkeyPatch, at: int, says: str
+) -> None:
+    monkeypatch.setattr(replay.Stage, "found", lambda _stage: at_step(at - 1, at))
+    text = search_report.markdown(HEADER, [*prior, {"kind": "end", "reason": "found"}])
+    label = dispatch_bench.small.shas[MAIN[at]][:9]
+    assert f"\n- {label}: {says}" in text
+    assert "- tried first: 2 candidates at which dispatch or kernel text" in text
+
+
+@pytest.mark.parametrize(("at", "says"), [(3, "dispatch: qmm → qmm_splitk at M=24"), (2, SAME)])
+def test_without_the_prior_the_found_commit_alone_is_asked(
+    dispatch_bench: Bench, tmp_path: Path, at: int, says: str
+) -> None:
+    search, _ = search_of(dispatch_bench, begun(dispatch_bench), tmp_path, "")
+    search._go_on()
+    assert [line["kind"] for line in search.lines if line["kind"] == "dispatch"] == []
+    (stage,) = replay.stages(search.lines)
+    assert search._finished(stage, at_step(at - 1, at)) is False
+    kinds = [line["kind"] for line in search.lines]
+    assert kinds[-2:] == ["dispatch", "end"]
+    (line,) = [line for line in search.lines if line["kind"] == "dispatch"]
+    sha = dispatch_bench.small.shas[MAIN[at]]
+    assert list(line["changes"]) == [sha] and line["changes"][sha].startswith(says)
+    (after,) = replay.stages(search.lines)
+    assert after.suspects == frozenset() and after.dispatch_at(at) == line["changes"][sha]
+    assert after.dispatch_at(at + 1) is None
+
+
+def test_what_is_collapsed_into_a_position_shows_at_the_next_one(dispatch_bench: Bench) -> None:
+    shas = dispatch_bench.small.shas
+    remarks: list[str] = []
+    lines = begun(dispatch_bench)
+    found = notes_of(dispatch_bench, remarks).of_positions(
+        lines, 0, [shas["limits"], shas["docs"], shas["kernel"]], prior=False
+    )
+    assert found is not None and not remarks
+    assert found["changes"][shas["docs"]] == SAME
+    text = found["changes"][shas["kernel"]]
+    assert f"qmm → qmm_splitk at M=24; with it split-K, grid (at {shas['split'][:9]}); " in text
+
+
+def test_trouble_is_one_remark_and_the_search_goes_on(dispatch_bench: Bench, tmp_path: Path) -> None:
+    def none() -> Any:
+        raise ToolMissing("no C++ compiler here", "", "install one")
+
+    search, watch = search_of(dispatch_bench, begun(dispatch_bench), tmp_path, "dispatch", none)
+    assert search._go_on()
+    assert watch.remarks == ["going on without dispatch: no C++ compiler here; install one"]
+    assert search.lines[-1]["kind"] == "search"
+    search, watch = search_of(
+        dispatch_bench, begun(dispatch_bench, device="sm_90"), tmp_path, "dispatch", none
+    )
+    assert search._go_on()
+    assert watch.remarks == ["going on without --prior dispatch: no Apple GPU says its architecture"]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"backend": Backend.CPU}, "the backend here is cpu"),
+        ({"backend": Backend.CUDA12}, "the backend here is cuda12"),
+        ({"script": Path("spin.py")}, "which cells a script of your own measures is not known"),
+        ({"releases_only": True}, "--releases-only searches no commits"),
+    ],
+)
+def test_where_dispatch_has_no_answer_the_prior_is_refused_at_once(options: dict[str, Any], why: str) -> None:
+    asked = {"script": None, "releases_only": False, **options}
+    made = cast("Any", SimpleNamespace(backend=options.get("backend", Backend.METAL), sandbox=None))
+    watch = cast("Any", Watching())
+    with pytest.raises(UsageProblem, match=why):
+        command._dispatch({**asked, "prior": "dispatch"}, made, watch)
+    assert command._dispatch({**asked, "prior": None}, made, watch) is None
+
+
+def test_on_metal_dispatch_is_told_with_the_prior_or_without() -> None:
+    made = cast("Any", SimpleNamespace(backend=Backend.METAL, sandbox=None))
+    for prior in ("dispatch", None):
+        asked = {"script": None, "releases_only": False, "prior": prior}
+        assert isinstance(command._dispatch(asked, made, cast("Any", Watching())), Notes)
