@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bisect_tool.building.provision import Provider
     from bisect_tool.dispatch.history import Change
     from bisect_tool.dispatch.prober import Prober
-    from bisect_tool.upstream.values import Commit
+    from bisect_tool.upstream.values import Commit, Resolved
 
 Line = Mapping[str, Any]
 
@@ -123,6 +123,67 @@ class Notes:
             "suspects": [sha for sha, found in changes.items() if found] if prior else [],
             "changes": {sha: _text(sha, found) for sha, found in changes.items() if found or not prior},
         }
+
+    def of_pairs(self, lines: Sequence[Line], baseline: str) -> list[dict[str, Any]]:
+        """The ledger's lines about how arms dispatch the cells that were measured beside the baseline: of
+        those that are commits, on an Apple GPU."""
+        arms = {line["arm"]: line for line in lines if line["kind"] == "arm" and line.get("sha")}
+        found = []
+        for label, about in arms.items():
+            if label == baseline or baseline not in arms or _same(about, arms[baseline]):
+                continue
+            try:
+                line = self._pair(lines, arms[baseline], about)
+            except ToolError as problem:
+                self._remark(f"how {label} dispatches is not known: {problem.line()}")
+                continue
+            if line is not None:
+                found.append(line)
+        return found
+
+    def _pair(self, lines: Sequence[Line], before: Line, after: Line) -> dict[str, Any] | None:
+        from bisect_tool.dispatch import architectures, history, kernel_text
+        from bisect_tool.reporting.dispatch_table import answer_dict, cell_dict
+
+        archs = [architecture(lines, each["arm"]) for each in (before, after)]
+        cells = cells_of(lines, archs[0], before["arm"]) if all(archs) else []
+        if not cells:
+            return None
+        nax = architectures.has_nax(archs[1])
+        others = [cell._replace(arch=archs[1], nax=nax) for cell in cells]
+        found = history.difference(
+            self.prober, self._resolved(before), self._resolved(after), cells,
+            cells_after=others, kernel_texts=True,
+        )  # fmt: skip
+        differ = set(found.texts)
+        told = []
+        for cell, other in zip(cells, others, strict=True):
+            old, new = found.before.answers[cell], found.after.answers[other]
+            said = {"cell": cell_dict(cell), "before": answer_dict(old)}
+            said |= {"after": answer_dict(new)} if new != old else {}
+            told.append({**said, "texts": [name for name in kernel_text.functions([new]) if name in differ]})
+        return {
+            "kind": "dispatch",
+            "arm": after["arm"],
+            "against": before["arm"],
+            "architectures": archs,
+            "cells": told,
+        }
+
+    def _resolved(self, arm: Line) -> Resolved:
+        from bisect_tool.dispatch.architectures import VARIABLE
+        from bisect_tool.upstream.revision import Kind, Revision
+        from bisect_tool.upstream.values import Resolved
+
+        upstream = self.prober.upstream
+        settings = {**arm["env"], **arm["settings"]}
+        settings.pop(VARIABLE, None)  # cells have it
+        revision = Revision(arm["arm"], arm["arm"], Kind.COMMIT, tuple(sorted(settings.items())))
+        return Resolved(revision, upstream.commit(arm["sha"]), upstream.trusted(arm["sha"]))
+
+
+def _same(one: Line, other: Line) -> bool:
+    return all(one[name] == other[name] for name in ("sha", "env", "settings"))
 
 
 def _text(sha: str, changes: Sequence[tuple[Commit, Change]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,15 +14,17 @@ from small_dispatch import Bench
 
 from bisect_tool.analysis import stages as replay
 from bisect_tool.analysis.attribution import AllSteps, Step
+from bisect_tool.analysis.comparison import Plan, compare
 from bisect_tool.analysis.problem import Culprit, Difference
 from bisect_tool.building.backend import Backend
 from bisect_tool.cli import bisect as command
 from bisect_tool.cli.dispatch_notes import Notes, architecture, cells_of
 from bisect_tool.dispatch import cells
 from bisect_tool.errors import ToolMissing, UsageProblem
-from bisect_tool.measuring import bisect, ledger
+from bisect_tool.measuring import bisect, ledger, repro
 from bisect_tool.measuring.course import Course
-from bisect_tool.reporting import search_report
+from bisect_tool.measuring.session import Measuring, Settings
+from bisect_tool.reporting import compare_report, dispatch_notes, search_report
 
 Line = dict[str, Any]
 GPU = "applegpu_g16s"
@@ -153,8 +156,6 @@ def prior(dispatch_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> li
 
 
 def ledger_lines(path: Path) -> Sequence[Mapping[str, Any]]:
-    import json
-
     return [json.loads(text) for text in path.read_text().splitlines()]
 
 
@@ -273,3 +274,98 @@ def test_on_metal_dispatch_is_told_with_the_prior_or_without() -> None:
     for prior in ("dispatch", None):
         asked = {"script": None, "releases_only": False, "prior": prior}
         assert isinstance(command._dispatch(asked, made, cast("Any", Watching())), Notes)
+
+
+# ---------------------------------------------------------------- a comparison
+
+
+def compared(bench: Bench, names: Sequence[str], slower: Mapping[tuple[str, int], float]) -> list[Line]:
+    """Ten rounds of commits by name, the first the baseline. ``slower``: by arm and M, times how much."""
+    lines = [arm(each, bench.small.shas[each]) for each in names]
+    for number in range(1, 11):
+        for each in names:
+            line = measured(each, names, number=number)
+            for cell in line["cases"]:
+                wobble = 1 + 1e-4 * ((number * 7 + len(each)) % 10)
+                cell["time_s"] *= slower.get((each, cell["case"]["M"]), 1.0) * wobble
+            lines.append(line)
+    return lines
+
+
+def test_arms_that_dispatch_differently_are_noted_and_doubted(dispatch_bench: Bench) -> None:
+    names = ("limits", "split", "docs")
+    lines = compared(dispatch_bench, names, {("split", 3): 1.3, ("docs", 24): 1.2})
+    trouble: list[str] = []
+    told = notes_of(dispatch_bench, trouble).of_pairs(lines, "limits")
+    assert [(line["arm"], line["against"], line["architectures"]) for line in told] == [
+        ("split", "limits", [GPU, GPU]), ("docs", "limits", [GPU, GPU])
+    ]  # fmt: skip
+    assert not trouble
+    whole = [*lines, *json.loads(json.dumps(told))]
+    plan = Plan("limits", names)
+    assert dispatch_notes.remarks(whole, compare(whole, plan)) == [
+        "split: warning: the same kernel (qmv) in another time: it is not dispatch nor kernel text "
+        "(4096 → 1024, M=3)",
+        "split: dispatch differs: qmm → qmm_splitk; warning: and yet no difference in time "
+        "(4096 → 1024, M=24)",
+        "docs: dispatch and kernel text are those of limits in all 2 cells",
+        "docs: warning: the same kernel (qmm) in another time: it is not dispatch nor kernel text "
+        "(4096 → 1024, M=24)",
+    ]
+    assert dispatch_notes.remarks(lines, compare(lines, plan)) == []
+    header = {"plan": {"compare": {"baseline": "limits"}, "arms": list(names)}}
+    (one,) = json.loads(compare_report.as_json(header, whole))["tables"]
+    assert "dispatch differs: qmm → qmm_splitk" in one["rows"][1]["arms"]["split"]["dispatch"]
+    assert "dispatch" not in one["rows"][0]["arms"]["docs"]
+
+
+def test_another_text_of_the_same_kernel_is_noted_where_it_runs(dispatch_bench: Bench) -> None:
+    lines = compared(dispatch_bench, ("split", "kernel"), {("kernel", 3): 0.7})
+    told = notes_of(dispatch_bench, []).of_pairs(lines, "split")
+    found = compare([*lines, *told], Plan("split", ("split", "kernel")))
+    assert dispatch_notes.remarks([*lines, *told], found) == [
+        "kernel: the same dispatch of qmv, whose text differs (4096 → 1024, M=3)"
+    ]
+
+
+def test_a_setting_gives_an_arm_another_gpu(dispatch_bench: Bench) -> None:
+    lines = compared(dispatch_bench, ("limits", "split"), {})
+    lines[1]["sha"], lines[1]["settings"] = lines[0]["sha"], {"MLX_METAL_GPU_ARCH": "applegpu_g13d"}
+    for line in lines[2:]:
+        line["cases"] = [{**line["cases"][0], "case": case(11)}]
+    (told,) = notes_of(dispatch_bench, []).of_pairs(lines, "limits")
+    assert told["architectures"] == [GPU, "applegpu_g13d"]
+    ((before, after, _),) = dispatch_notes.pairs([told])["split"].values()
+    assert (before.family, after.family) == ("qmm", "qmv")
+
+
+def test_releases_other_gpus_and_the_baseline_again_are_not_asked(dispatch_bench: Bench) -> None:
+    trouble: list[str] = []
+    notes = notes_of(dispatch_bench, trouble)
+    lines = compared(dispatch_bench, ("limits", "split"), {})
+    released = [{**line, "sha": ""} if line.get("arm") == "split" and line["kind"] == "arm" else line
+                for line in lines]  # fmt: skip
+    assert notes.of_pairs(released, "limits") == [] == notes.of_pairs(lines, "not there")
+    other = [{**line, "device": {"architecture": "sm_90"}} for line in lines]
+    again = [{**line, "sha": lines[0]["sha"]} if line["kind"] == "arm" else line for line in lines]
+    assert notes.of_pairs(other, "limits") == [] == notes.of_pairs(again, "limits")
+    assert not trouble
+    gone = [{**line, "sha": "ab" * 20} if line.get("sha") == lines[1]["sha"] else line for line in lines]
+    assert notes.of_pairs(gone, "limits") == []
+    assert len(trouble) == 1 and trouble[0].startswith("how split dispatches is not known: ")
+
+
+def test_what_is_told_after_a_measurement_goes_into_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rounds themselves have tests of their own."""
+    path = tmp_path / "a.jsonl"
+    path.touch()
+    monkeypatch.setattr(Measuring, "run", lambda _self: None)
+    script = cast("Any", SimpleNamespace(canonical=True))
+    work = repro.Work(
+        [], script, [], {}, Settings(1.0), {}, after=lambda lines: [{"kind": "x", "n": len(lines)}]
+    )
+    started: list[Line] = [{"kind": "session", "plan": {"seed": 1}}, {"kind": "arm"}, {"kind": "run"}]
+    repro._measure(ledger.Ledger(path), started, [], work, cast("Any", None), Watching())
+    assert ledger_lines(path) == [{"kind": "x", "n": 2}]
