@@ -7,6 +7,7 @@ on the way is one remark: what was measured is whole without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from bisect_tool.errors import ToolError, UsageProblem
 
 if TYPE_CHECKING:
     from bisect_tool.analysis.launches import Cell
+    from bisect_tool.analysis.subjects import Subject
     from bisect_tool.building.provision import Provider
     from bisect_tool.dispatch.history import Change
     from bisect_tool.dispatch.prober import Prober
@@ -170,6 +172,52 @@ class Notes:
             "cells": told,
         }
 
+    def with_segments(self, lines: Sequence[Line], subjects: Sequence[Subject]) -> list[Subject]:
+        """The curves of a session; those of commits on an Apple GPU with a segment for each kernel that the
+        commit launches, and a remark that says so."""
+        arms = {line["arm"]: line for line in lines if line["kind"] == "arm" and line.get("sha")}
+        archs = {label: architecture(lines, label) for label in arms}
+        told: dict[str, list[Subject]] = {}
+        for label in dict.fromkeys(each.arm for each in subjects):
+            own = [each for each in subjects if each.arm == label]
+            if archs.get(label):
+                try:
+                    own = self._segmented(arms[label], archs[label], own)
+                except ToolError as problem:
+                    self._remark(f"how {label} dispatches is not known: {problem.line()}")
+            told[label] = own
+        return [told[each.arm].pop(0) for each in subjects]
+
+    def _segmented(self, arm: Line, arch: str, subjects: Sequence[Subject]) -> list[Subject]:
+        from bisect_tool.analysis import launches
+        from bisect_tool.analysis.segments import TILES, from_dispatch
+        from bisect_tool.dispatch import cells
+
+        rows = [range(1, int(max((p.M for p in each.points), default=0)) + 1) for each in subjects]
+        first = [cells.of_case({**each.case, "M": 1}, arch) for each in subjects]
+        asked_for = [
+            [cell._replace(M=M) for M in upto] if cell is not None else []
+            for cell, upto in zip(first, rows, strict=True)
+        ]
+        unique = list(dict.fromkeys(cell for each in asked_for for cell in each))
+        if not unique:
+            return list(subjects)
+        answers = self.prober.ask(self._resolved(arm), unique).answers
+        found = []
+        for each, own in zip(subjects, asked_for, strict=True):
+            parts = launches.segments({cell: answers[cell] for cell in own})
+            known = from_dispatch((p.first, p.last, p.family, TILES.get(p.family)) for p in parts)
+            if not known:
+                found.append(each)
+                continue
+            told = ", ".join(f"{one.kernel or 'an exception'} at {one.rows}" for one in known)
+            source = f"segments: {told}; from the host code of {str(arm['sha'])[:9]} for {arch}"
+            alone = len(known) == 1 and known[0].tiles is None  # then there is nothing to fit apart
+            found.append(
+                replace(each, segments=() if alone else tuple(known), remarks=(*others(each), source))
+            )
+        return found
+
     def _resolved(self, arm: Line) -> Resolved:
         from bisect_tool.dispatch.architectures import VARIABLE
         from bisect_tool.upstream.revision import Kind, Revision
@@ -180,6 +228,11 @@ class Notes:
         settings.pop(VARIABLE, None)  # cells have it
         revision = Revision(arm["arm"], arm["arm"], Kind.COMMIT, tuple(sorted(settings.items())))
         return Resolved(revision, upstream.commit(arm["sha"]), upstream.trusted(arm["sha"]))
+
+
+def others(subject: Subject) -> tuple[str, ...]:
+    """The remarks of a curve that are not about its segments."""
+    return tuple(text for text in subject.remarks if not text.startswith("segments: "))
 
 
 def _same(one: Line, other: Line) -> bool:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from a_search import HEADER, run
+from click.testing import CliRunner
 from small_dispatch import Bench
 
 from bisect_tool.analysis import stages as replay
 from bisect_tool.analysis.attribution import AllSteps, Step
 from bisect_tool.analysis.comparison import Plan, compare
+from bisect_tool.analysis.laws import Tiles
 from bisect_tool.analysis.problem import Culprit, Difference
+from bisect_tool.analysis.subjects import from_session
 from bisect_tool.building.backend import Backend
 from bisect_tool.cli import bisect as command
+from bisect_tool.cli import diagnose
 from bisect_tool.cli.dispatch_notes import Notes, architecture, cells_of
 from bisect_tool.dispatch import cells
 from bisect_tool.errors import ToolMissing, UsageProblem
@@ -180,8 +185,6 @@ def test_the_prior_is_asked_for_before_the_search_and_once(prior: list[Line]) ->
 
 
 def test_the_prior_moves_the_order_and_never_the_confidence(prior: list[Line]) -> None:
-    from dataclasses import replace
-
     from bisect_tool.analysis.problem import Run
     from bisect_tool.analysis.search import belief
 
@@ -369,3 +372,77 @@ def test_what_is_told_after_a_measurement_goes_into_the_ledger(
     started: list[Line] = [{"kind": "session", "plan": {"seed": 1}}, {"kind": "arm"}, {"kind": "run"}]
     repro._measure(ledger.Ledger(path), started, [], work, cast("Any", None), Watching())
     assert ledger_lines(path) == [{"kind": "x", "n": 2}]
+
+
+# ---------------------------------------------------------------- a diagnosis
+
+
+def curves(bench: Bench, name: str, **about: Any) -> list[Line]:
+    """Six rounds of one commit, rows 1 to 24, with the bits of row 0 of one more kernel at M=5."""
+    lines = [{**arm(name, bench.small.shas[name]), **about}]
+    for number in range(1, 7):
+        line = measured(name, [name], rows=range(1, 25), number=number)
+        for cell in line["cases"]:
+            cell["time_s"] *= 1 + 1e-3 * number
+            cell["error"] = {"row_bits_as_m1": cell["case"]["M"] < 5}
+        lines.append(line)
+    return lines
+
+
+def test_curves_are_cut_where_dispatch_changes_kernel(dispatch_bench: Bench) -> None:
+    lines = curves(dispatch_bench, "split")
+    before = from_session(lines, "metal")
+    (found,) = notes_of(dispatch_bench, []).with_segments(lines, before)
+    assert [(s.low, s.high, s.kernel, s.tiles) for s in found.segments] == [
+        (1, 9, "qmv", None), (10, 19, "qmm", Tiles(32)), (20, 24, "qmm_splitk", None)
+    ]  # fmt: skip
+    sha = dispatch_bench.small.shas["split"][:9]
+    assert found.remarks == (
+        "segments: qmv at M = 1–9, qmm at M = 10–19, qmm_splitk at M = 20–24; "
+        f"from the host code of {sha} for applegpu_g16s",
+    )
+    assert found.points == before[0].points and found.diagnosis().text.startswith(
+        "another kernel from M = 10"
+    )
+
+
+def test_one_kernel_is_no_reason_to_cut(dispatch_bench: Bench) -> None:
+    lines = curves(dispatch_bench, "split")
+    (found,) = notes_of(dispatch_bench, []).with_segments(
+        lines, [replace(each, points=each.points[:6]) for each in from_session(lines, "metal")]
+    )
+    assert found.segments == () and found.remarks[0].startswith("segments: qmv at M = 1–6; from the host")
+
+
+def test_of_releases_and_of_what_cannot_be_asked_the_bits_are_kept(dispatch_bench: Bench) -> None:
+    trouble: list[str] = []
+    notes = notes_of(dispatch_bench, trouble)
+    lines = curves(dispatch_bench, "split", sha="")
+    kept = from_session(lines, "metal")
+    assert notes.with_segments(lines, kept) == kept and kept[0].segments and not trouble
+    lines = curves(dispatch_bench, "split", sha=dispatch_bench.small.shas["nothing"])
+    assert notes.with_segments(lines, kept) == kept
+    assert len(trouble) == 1 and trouble[0].startswith("how split dispatches is not known: ")
+
+
+def test_diagnose_says_where_segments_come_from(dispatch_bench: Bench, tmp_path: Path) -> None:
+    """The command itself, on a session that says it was measured on an Apple GPU."""
+    header = {**HEADER, "plan": {**HEADER["plan"], "backend": "metal"}}
+    lines = curves(dispatch_bench, "limits")
+    with ledger.create(
+        tmp_path, {k: v for k, v in header.items() if k not in ("kind", "schema")}, lines
+    ) as book:
+        path = str(book.path)
+    words = [path, "--quiet", "--json", "--repo", str(dispatch_bench.small.repo)]
+    words += ["--builds", str(dispatch_bench.builds)]
+    result = CliRunner().invoke(diagnose.command, words, standalone_mode=False)
+    (curve,) = json.loads(result.stdout)["curves"]
+    assert curve["verdict"] == "switch"
+    assert curve["remarks"][0].startswith(
+        "segments: qmv at M = 1–9, qmm at M = 10–24; from the host code of "
+    )
+    result = CliRunner().invoke(diagnose.command, [*words, "--segments", "a@1-4,b@5+"], standalone_mode=False)
+    (curve,) = json.loads(result.stdout)["curves"]
+    assert curve["remarks"] == [] and "M = 5 (b)" in curve["text"]
+    result = CliRunner().invoke(diagnose.command, [*words, "--segments", "a@1-4"], standalone_mode=False)
+    assert isinstance(result.exception, UsageProblem) and "no segment holds M=5" in str(result.exception)
