@@ -64,6 +64,7 @@ class Notes:
 
     def __init__(self, make: Callable[[], Prober], remark: Callable[[str], None]) -> None:
         self._make, self._remark = make, remark
+        self._gave_up = False  # of a search: what failed once is not tried again
 
     @staticmethod
     def of(provider: Provider, remark: Callable[[str], None]) -> Notes:
@@ -93,6 +94,8 @@ class Notes:
         """
         from bisect_tool.dispatch import history
 
+        if self._gave_up:
+            return None
         arch = architecture(lines)
         asked_for = cells_of(lines, arch) if arch else []
         if not asked_for:
@@ -108,6 +111,7 @@ class Notes:
             log = history.log_of(self.prober, base, commits, asked_for, kernel_texts=True)
         except ToolError as problem:
             self._remark(f"going on without dispatch: {problem.line()}")
+            self._gave_up = True
             return None
         changes: dict[str, list[tuple[Commit, Change]]] = {sha: [] for sha in shas[1:]}
         ahead: list[tuple[Commit, Change]] = []

@@ -21,6 +21,10 @@ from bisect_tool.analysis.laws import Tiles
 from bisect_tool.analysis.problem import Culprit, Difference
 from bisect_tool.analysis.subjects import from_session
 from bisect_tool.building.backend import Backend
+from bisect_tool.building.builder import Watcher
+from bisect_tool.building.interpreter import find_interpreter
+from bisect_tool.building.provision import Provider
+from bisect_tool.building.sandbox import Mode, Unwalled, choose
 from bisect_tool.cli import bisect as command
 from bisect_tool.cli import diagnose
 from bisect_tool.cli.dispatch_notes import Notes, architecture, cells_of
@@ -247,11 +251,45 @@ def test_trouble_is_one_remark_and_the_search_goes_on(dispatch_bench: Bench, tmp
     assert search._go_on()
     assert watch.remarks == ["going on without dispatch: no C++ compiler here; install one"]
     assert search.lines[-1]["kind"] == "search"
+    (stage,) = replay.stages(search.lines)
+    search._finished(stage, at_step(2, 3))
+    assert len(watch.remarks) == 1 and search.lines[-1]["kind"] == "end"
     search, watch = search_of(
         dispatch_bench, begun(dispatch_bench, device="sm_90"), tmp_path, "dispatch", none
     )
     assert search._go_on()
     assert watch.remarks == ["going on without --prior dispatch: no Apple GPU says its architecture"]
+
+
+def test_releases_are_not_asked(dispatch_bench: Bench, tmp_path: Path) -> None:
+    lines = begun(dispatch_bench)
+    lines[0]["name"] = "releases"
+    search, watch = search_of(dispatch_bench, lines, tmp_path, "dispatch")
+    search._go_on()
+    assert search.lines[-1]["kind"] == "search" and not watch.remarks
+    assert not [line for line in search.lines if line["kind"] == "dispatch"]
+
+
+def test_a_provider_is_asked_behind_the_walls_it_began_with(dispatch_bench: Bench) -> None:
+    """A GPU that does not work behind walls takes them from the runs, not from what is compiled here."""
+    walls = choose(Mode.AUTO)
+    provider = Provider(
+        dispatch_bench.builds,
+        Backend.CPU,
+        find_interpreter(),
+        walls,
+        Watcher(),
+        repo=str(dispatch_bench.small.repo),
+    )
+    notes = Notes.of(provider, lambda _text: None)
+    provider.sandbox = Unwalled("the GPU does not work behind them")
+    shas = [dispatch_bench.small.shas[name] for name in ("comment", "split")]
+    try:
+        found = notes.of_positions(begun(dispatch_bench), 0, shas, prior=False)
+        assert found is not None and "qmm → qmm_splitk" in found["changes"][shas[1]]
+        assert notes.prober.sandbox is walls
+    finally:
+        provider.upstream.close()
 
 
 @pytest.mark.parametrize(
