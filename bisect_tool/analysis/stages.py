@@ -27,6 +27,7 @@ from bisect_tool.analysis.series import counted
 
 Line = Mapping[str, Any]
 NO_MORE_BUILDS = "builds"  # why a search is exhausted that may still run what is built
+SUSPECT = 10.0  # how much likelier a suspect is thought than another commit
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Stage:
 
     ``untestable``: position to reason. ``same``: pairs of positions whose builds hold the same files.
     ``runs``: those that count, in whole rounds. ``built``: seconds of each build that was made for it, not
-    found in the store. ``seconds``: of its runs and builds.
+    found in the store. ``seconds``: of its runs and builds. ``dispatch``: the ledger's lines about what
+    changes in dispatch at its positions.
     """
 
     number: int
@@ -51,6 +53,7 @@ class Stage:
     built: tuple[float, ...]
     seconds: float
     exhausted: str = ""
+    dispatch: tuple[Line, ...] = ()
 
     def label(self, position: int) -> str:
         return str(self.positions[position]["label"])
@@ -66,11 +69,28 @@ class Stage:
             build_s=[float(p["build_s"]) and self._build_s(float(p["build_s"])) for p in self.positions],
             run_s=float(search["run_s"]),
             commits=self._weights(),
-            prior=[float(p["prior"]) for p in self.positions],
+            prior=self._priors(),
             prove=bool(search["prove"]),
         )
         inside = frozenset(p for p in self.untestable if first < p < last)
         return State(problem, self.runs, inside, self.exhausted)
+
+    @property
+    def suspects(self) -> frozenset[str]:
+        """The commits that come first because dispatch changes there."""
+        return frozenset(sha for line in self.dispatch for sha in line["suspects"])
+
+    def dispatch_at(self, position: int) -> str | None:
+        """What changes in dispatch at a position; '' for nothing, None where it was not asked."""
+        sha = str(self.positions[position]["sha"])
+        for line in self.dispatch:
+            if sha in line["changes"]:
+                return str(line["changes"][sha])
+        return "" if any(line["prior"] for line in self.dispatch) else None
+
+    def _priors(self) -> list[float]:
+        suspects = self.suspects
+        return [float(p["prior"]) * (SUSPECT if p["sha"] in suspects else 1.0) for p in self.positions]
 
     def _build_s(self, guessed: float) -> float:
         """What a build takes: as those made so far; the first one starts from nothing."""
@@ -149,6 +169,7 @@ def _stage(begun: Line, lines: Sequence[Line], good: Sequence[Line], metric: Met
         built=tuple(float(arm["built_s"]) for arm in arms if "built_s" in arm),
         seconds=seconds + sum(float(arm.get("built_s", 0)) for arm in arms),
         exhausted=spent[-1] if spent else "",
+        dispatch=tuple(line for line in mine if line["kind"] == "dispatch"),
     )
 
 

@@ -18,6 +18,9 @@ from bisect_tool.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from bisect_tool.building.provision import Provider
+    from bisect_tool.cli.dispatch_notes import Notes
+    from bisect_tool.cli.progress import Watch
     from bisect_tool.measuring.course import Course
     from bisect_tool.measuring.ledger import Session
 
@@ -51,6 +54,11 @@ def confidence(text: str) -> float:
     multiple=True,
     metavar="path:GLOB|text:WORDS|REVISION",
     help="Try these first; they do not count as likelier in the result.",
+)
+@click.option(
+    "--prior",
+    type=click.Choice(["dispatch"]),
+    help="Try first where the measured cells get other kernels, or kernels of another text (Apple GPUs).",
 )
 @click.option("--confidence", type=confidence, default="95%", show_default=True)
 @click.option("--budget", type=duration, help="Of builds and runs together  [default: none]")
@@ -111,11 +119,13 @@ def command(ctx: click.Context, /, **options: Any) -> int:
         seed=options["seed"],
         form="json" if options["as_json"] else "markdown",
         command=typed(),
+        prior=options["prior"] or "",
     )
     with Watch(options["quiet"]) as watch:
         made = provider(options, watch)
+        notes = _dispatch(options, made, watch)
         if options["resume"]:
-            session = bisect.resume(asked, made, watch)
+            session = bisect.resume(asked, made, watch, notes)
         else:
             course = Course(asked, made)
             plan = _plan(course, options)
@@ -124,7 +134,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
                 return EXIT_DONE
             if not options["quiet"]:
                 watch.remark(plan)
-            session = bisect.search(asked, course, watch)
+            session = bisect.search(asked, course, watch, notes)
     show(session, asked.form)
     return exit_code(session, change=options["exit_code"])
 
@@ -164,6 +174,29 @@ def _arguments(ctx: click.Context, options: dict[str, Any], after: tuple[str, ..
         shapes = ["640x1728" if on_cpu else "5120x13824"]
     chosen = {**options, "shapes": shapes, "rows": options["rows"] or metric.rows()}
     return script_arguments(ctx, {**chosen, "run_budget": options["run_budget"] or RUN_BUDGET_S}, after)
+
+
+def _dispatch(options: dict[str, Any], made: Provider, watch: Watch) -> Notes | None:
+    """Who tells what dispatch changes; None where no Apple GPU is measured.
+
+    Raises UsageProblem where --prior dispatch can have no answer.
+    """
+    from bisect_tool.building.backend import Backend
+    from bisect_tool.cli.dispatch_notes import Notes
+    from bisect_tool.errors import UsageProblem
+
+    why = ""
+    if made.backend is not Backend.METAL:
+        why = f"the backend here is {made.backend.value}"
+    elif options["script"]:
+        why = "which cells a script of your own measures is not known"
+    elif options["releases_only"]:
+        why = "--releases-only searches no commits"
+    if options["prior"] and why:
+        raise UsageProblem(
+            "--prior dispatch is for the cases of the canonical repro on an Apple GPU", why, "leave it out"
+        )
+    return None if why else Notes.of(made, watch.remark)
 
 
 def _plan(course: Course, options: dict[str, Any]) -> str:

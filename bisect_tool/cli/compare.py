@@ -69,6 +69,8 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     be (fused=#3764). A pull request alone is compared with what it was merged into, or branched from; A..B is
     A against B. The first arm is the baseline.
     """
+    from bisect_tool.building.backend import Backend
+    from bisect_tool.cli.dispatch_notes import Notes
     from bisect_tool.cli.progress import Watch
     from bisect_tool.cli.provider import provider
     from bisect_tool.measuring import compare
@@ -109,7 +111,9 @@ def command(ctx: click.Context, /, **options: Any) -> int:
             click.echo(compare_plan.text(comparing))
             return 0
         try:
-            session = compare.measure(asked, made, watch, resume=options["resume"])
+            told = not options["script"] and made.backend is Backend.METAL
+            notes = Notes.of(made, watch.remark) if told else None
+            session = compare.measure(asked, made, watch, resume=options["resume"], dispatch=notes)
         except compare.SameBuild as same:
             click.echo(same.line())
             return 0

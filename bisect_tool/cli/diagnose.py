@@ -21,6 +21,7 @@ from bisect_tool.paths import builds_folder
 
 if TYPE_CHECKING:
     from bisect_tool.analysis.subjects import Subject
+    from bisect_tool.dispatch.prober import Prober
     from bisect_tool.reporting.diagnosis import Pair
 
 NAMES = ("bits", "n-sweep", "k-sweep", "hot-cold", "group-size", "forced-arch", "dtype", "auto")
@@ -191,7 +192,37 @@ def _of_session(options: dict[str, Any]) -> tuple[list[Subject], str]:
         raise UsageProblem(
             what + (f" of {options['arm']}" if options["arm"] else ""), "it may be of a script"
         )
+    found = _segmented(options, session.lines, found)
     return found, environment.block(session.header, session.lines)
+
+
+def _segmented(options: dict[str, Any], lines: Sequence[Any], found: list[Subject]) -> list[Subject]:
+    """The curves within the segments that a person names, or else those of dispatch where it can be asked."""
+    import contextlib
+    import dataclasses
+
+    from bisect_tool.analysis import segments
+    from bisect_tool.cli import dispatching
+    from bisect_tool.cli.dispatch_notes import Notes, others
+    from bisect_tool.cli.progress import Watch
+    from bisect_tool.errors import UsageProblem
+
+    if not options["segments"]:
+        with Watch(options["quiet"]) as watch, contextlib.ExitStack() as opened:
+
+            def prober() -> Prober:
+                upstream = opened.enter_context(dispatching.open_upstream(options, watch))
+                return dispatching.prober(options, upstream, watch)
+
+            return Notes(prober, watch.remark).with_segments(lines, found)
+    try:
+        known = tuple(segments.parse(options["segments"]))
+    except ValueError as problem:
+        raise UsageProblem(str(problem), remedy="see --segments") from None
+    for subject in found:
+        if lost := [p.M for p in subject.points if not any(one.holds(p.M) for one in known)]:
+            raise UsageProblem(f"{subject.name}: no segment holds M={lost[0]}", remedy="see --segments")
+    return [dataclasses.replace(each, segments=known, remarks=others(each)) for each in found]
 
 
 def case_words(options: dict[str, Any], **other: str) -> list[str]:

@@ -164,12 +164,14 @@ def log_of(
                 changes.append(Change(commit, tag, unknown=asked.why))
             failing = True
             continue
-        failing = False
+        after_unknown, failing = failing, False
         if last is None:
             first = asked.answers
-            began = commit is not base
+            began = commit is not base and not after_unknown
             if began:
                 changes.append(Change(commit, tag, began=True))
+            elif after_unknown:
+                changes.append(Change(commit, tag, unknown="what was before it cannot be asked"))
         elif changed := launches.changes(last.answers, asked.answers):
             changes.append(Change(commit, tag, changed=tuple(changed)))
         last = asked

@@ -1,7 +1,8 @@
 """What `bisect_tool bisect` does: candidates, environments, runs; each decision is taken by the analysis.
 
-The ledger is the only state: `stage`, `search`, `metric`, `untestable` and `exhausted` lines beside those
-that every session has. Whatever is decided is decided from them, so a search that was killed goes on.
+The ledger is the only state: `stage`, `search`, `metric`, `untestable`, `exhausted` and `dispatch` lines
+beside those that every session has. Whatever is decided is decided from them, so a search that was killed
+goes on.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ FIND = ("any", "regression", "fix")
 @dataclass(frozen=True)
 class Request:
     """The command, parsed. ``good``: ``auto`` steps back through the releases. ``metric``: None for the
-    default. ``command`` is what was typed, for the record."""
+    default. ``command`` is what was typed, for the record. ``prior``: ``dispatch``, or nothing."""
 
     good: str
     bad: str
@@ -78,6 +79,7 @@ class Request:
     seed: int | None
     form: str
     command: list[str]
+    prior: str = ""
 
 
 def _prepared(asked: Request, provider: Provider) -> tuple[Script, list[tuple[str, str]], dict[str, Any]]:
@@ -93,6 +95,7 @@ def _prepared(asked: Request, provider: Provider) -> tuple[Script, list[tuple[st
             "find": asked.find,
             "paths": list(asked.paths),
             "suspects": list(asked.suspects),
+            **({"prior": asked.prior} if asked.prior else {}),
         },
     }
     return script, extra, plan
@@ -119,21 +122,36 @@ class Watcher(repro.Watcher, Protocol):
     def standing(self, at: Standing) -> None: ...
 
 
-def resume(asked: Request, provider: Provider, watch: Watcher) -> ledger.Session:
+class Dispatch(Protocol):
+    """Tells what changes in dispatch at the positions of a stage."""
+
+    def of_positions(
+        self, lines: Sequence[ledger.Line], stage: int, shas: Sequence[str], *, prior: bool
+    ) -> ledger.Line | None:
+        """The ledger's line about those after the first, or None."""
+        ...
+
+
+def resume(
+    asked: Request, provider: Provider, watch: Watcher, dispatch: Dispatch | None = None
+) -> ledger.Session:
     """Go on with the last unfinished session of this command. Raises NoSuchSession, and as ``search``."""
     script, extra, plan = _prepared(asked, provider)
     path = unfinished(provider.builds, plan, asked.seed, watch)
     with ledger.reopen(path) as (book, session):
         going_on = _Search(
-            asked, Course(asked, provider), watch, script, extra, book, session.header, list(session.lines)
-        )
+            asked, Course(asked, provider), watch, script, extra, book, session.header, list(session.lines),
+            dispatch,
+        )  # fmt: skip
         going_on.resume()
         going_on.run()
     return ledger.read(path)
 
 
-def search(asked: Request, course: Course, watch: Watcher) -> ledger.Session:
-    """Search, and return the session as the ledger has it.
+def search(
+    asked: Request, course: Course, watch: Watcher, dispatch: Dispatch | None = None
+) -> ledger.Session:
+    """Search, and return the session as the ledger has it. ``dispatch``: None where none is to be told.
 
     Raises UsageProblem for what cannot be asked, Untrusted for a stranger's code that nothing would hold
     back, BuildFailed when an end cannot be measured, Interrupted. Trouble of the machine is raised too, and
@@ -169,7 +187,7 @@ def search(asked: Request, course: Course, watch: Watcher) -> ledger.Session:
     }
     first = [course.line(0), *(arm_line(arm) for arm in arms)]
     with ledger.create(provider.builds, header, first) as book:
-        begun = _Search(asked, course, watch, script, extra, book, header, first)
+        begun = _Search(asked, course, watch, script, extra, book, header, first, dispatch)
         begun.take(arms)
         begun.run()
         path = book.path
@@ -226,6 +244,7 @@ class _Search:
     book: ledger.Ledger
     header: ledger.Line
     lines: list[ledger.Line]
+    dispatch: Dispatch | None = None
 
     def __post_init__(self) -> None:
         self.provider = self.course.provider
@@ -346,6 +365,8 @@ class _Search:
             metric = self._settle(ran)
         values = [self._value(metric, run) for run in ran[-2:]]
         positive = all(value > 0 for value in values)
+        if self.asked.prior and stage.name == COMMITS and not stage.dispatch:
+            self._tell_dispatch(stage, 0, len(stage.positions) - 1, prior=True)
         self._append(
             self._search_line(
                 stage,
@@ -411,6 +432,9 @@ class _Search:
         """What follows an answer: the commits between two releases, or the end."""
         between = replay.bounds(found.first)
         if stage.name == COMMITS or self.asked.releases_only or between is None:
+            if stage.name == COMMITS and not stage.dispatch:
+                for step in found.steps:
+                    self._tell_dispatch(stage, step.parent, step.position)
             return self._end("found" if found.steps else "no more can be told")
         old, new = (stage.label(position) for position in between)
         self.watch.remark(f"the step lies between {old} and {new}; now the commits between them")
@@ -573,6 +597,15 @@ class _Search:
         if (now.left, now.best, now.built) != self._said:
             self.watch.standing(now)
         self._said = (now.left, now.best, now.built)
+
+    def _tell_dispatch(self, stage: Stage, first: int, last: int, *, prior: bool = False) -> None:
+        """Record what changes in dispatch between two positions, where that can be told."""
+        if self.dispatch is None:
+            return
+        shas = [str(position["sha"]) for position in stage.positions[first : last + 1]]
+        said = self.dispatch.of_positions(self.lines, stage.number, shas, prior=prior)
+        if said is not None:
+            self._append(said)
 
     def _end(self, reason: str, verdict: str = "") -> bool:
         self._append({"kind": "end", "reason": reason, **({"verdict": verdict} if verdict else {})})

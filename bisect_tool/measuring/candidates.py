@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from bisect_tool.analysis.stages import SUSPECT
 from bisect_tool.errors import UsageProblem
 from bisect_tool.upstream.revision import Kind, Revision
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 # Seconds of a build before any was made here: a clean one on two cores.
 UNKNOWN_BUILD_S = {"cpu": 300.0, "metal": 600.0, "cuda12": 1800.0, "cuda13": 1800.0}
-SUSPECT = 10.0  # how much likelier a suspect is thought than another commit
 
 
 @dataclass(frozen=True)

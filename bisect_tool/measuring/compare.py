@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bisect_tool.analysis import comparison
 from bisect_tool.building.cache import AGAIN
@@ -245,8 +245,18 @@ def about(spec: ArmSpec, found: Provided, provider: Provider) -> dict[str, Any]:
     return said
 
 
-def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool) -> ledger.Session:
-    """Measure and return the session as the ledger has it.
+class Dispatch(Protocol):
+    """Tells how arms dispatch what was measured."""
+
+    def of_pairs(self, lines: Sequence[ledger.Line], baseline: str) -> list[ledger.Line]:
+        """The ledger's lines about each arm beside the baseline."""
+        ...
+
+
+def measure(
+    asked: Request, provider: Provider, watch: Watcher, *, resume: bool, dispatch: Dispatch | None = None
+) -> ledger.Session:
+    """Measure and return the session as the ledger has it. ``dispatch``: None where none is to be told.
 
     Raises what ``repro.measure`` raises, and SameBuild. An arm without an environment, and one whose runs
     fail, is recorded and the others are compared.
@@ -279,6 +289,9 @@ def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool)
         comparing.provide,
         comparing.choose,
     )
+    if dispatch is not None:
+        baseline, tell = comparing.baseline, dispatch.of_pairs
+        work = dataclasses.replace(work, after=lambda lines: tell(lines, baseline))
     return conduct(work, provider, watch, resume=resume)
 
 

@@ -82,6 +82,7 @@ class Work:
     ``plan``: what a session must have in common with a command to be gone on with. ``header``: what else its
     first line says. ``provide``: makes the environment of a revision, where the provider's own way will not
     do. ``choose``: which of the arms are measured, and lines about the others.
+    ``after``: what else the ledger is to hold, from its lines once all is measured.
     """
 
     revisions: list[Revision]
@@ -94,6 +95,7 @@ class Work:
     stop: StopRule = field(default_factory=StopRule)
     provide: Callable[[Revision], Provided] | None = None
     choose: Callable[[list[Arm]], tuple[list[Arm], list[ledger.Line]]] = lambda arms: (arms, [])
+    after: Callable[[list[ledger.Line]], list[ledger.Line]] = lambda _lines: []
 
 
 def measure(asked: Request, provider: Provider, watch: Watcher, *, resume: bool) -> ledger.Session:
@@ -212,6 +214,8 @@ def _measure(
         raise Interrupted(
             "interrupted", f"{runs} kept in session {header['id']}", "the same command with --resume goes on"
         ) from None
+    if more := work.after(rest):
+        book.append(*more)
 
 
 def admit(script: Script, provider: Provider) -> None:

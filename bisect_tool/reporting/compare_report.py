@@ -13,8 +13,9 @@ from bisect_tool.analysis import comparison, series, verdicts
 from bisect_tool.analysis.comparison import Comparison, Judged, Plan, Row, Table
 from bisect_tool.analysis.rank import Interval
 from bisect_tool.analysis.verdicts import Kind
-from bisect_tool.reporting import compare_table, environment, report, step_table
+from bisect_tool.reporting import compare_table, dispatch_notes, environment, report, step_table
 from bisect_tool.reporting.compare_table import View, name
+from bisect_tool.reporting.dispatch_notes import Pairs
 from bisect_tool.reporting.text import folded
 
 Line = Mapping[str, Any]
@@ -51,7 +52,12 @@ def markdown(header: Line, lines: Sequence[Line], view: View | None = None) -> P
     if not made and not view.only_changed and not header["plan"]["script"]["canonical"]:
         made = list(filter(None, [report.exit_table(lines)]))
     head = "\n".join(f"- {text}" for text in [*summary(found), *_state(found, lines)])
-    remarks = [*_hidden(found, view, made), *_missing(lines), *_ended_badly(lines)]
+    remarks = [
+        *_hidden(found, view, made),
+        *dispatch_notes.remarks(lines, found),
+        *_missing(lines),
+        *_ended_badly(lines),
+    ]
     remarks += report.unsupported(lines)
     remarks += _legend(found) if view.layout == "default" else []
     tail = ["\n".join(f"- {text}" for text in remarks)] if remarks else []
@@ -223,6 +229,7 @@ def _lines_of(row: Row) -> list[Line]:
 def as_json(header: Line, lines: Sequence[Line]) -> str:
     """The same content as data: session, summary, verdicts with their reasons, and every run."""
     found = comparison.compare(lines, Plan.of(header))
+    pairs = dispatch_notes.pairs(lines)
     content = {
         "schema": 1,
         "session": header,
@@ -234,16 +241,21 @@ def as_json(header: Line, lines: Sequence[Line]) -> str:
         "failed": dict(found.failed),
         "same": dict(found.same),
         "contaminated": dict(found.contaminated),
-        "tables": [_table_data(one) for one in found.tables],
+        "tables": [_table_data(one, pairs) for one in found.tables],
         "lines": list(lines),
     }
     return json.dumps(report.finite(content), indent=1)
 
 
-def _table_data(one: Table) -> dict[str, Any]:
+def _table_data(one: Table, pairs: Pairs) -> dict[str, Any]:
+    rows = [_row_data(row) for row in one.rows]
+    for row, data in zip(one.rows, rows, strict=True):
+        for arm, judged in row.arms.items():
+            if text := dispatch_notes.note(pairs, arm, one, row, judged):
+                data["arms"][arm]["dispatch"] = text
     return {
         "case": dict(one.case),
-        "rows": [_row_data(row) for row in one.rows],
+        "rows": rows,
         "control": _row_data(one.control) if one.control else None,
         "geometric_mean": _row_data(one.mean) if one.mean else None,
     }

@@ -185,13 +185,11 @@ def what_changed(changed: Sequence[Changed]) -> str:
         if "kernel" in each.kinds:
             move = each.before.family or "exception", each.after.family or "exception"
             moves.setdefault(move, set()).add(each.cell.M)
-    parts = [f"{a} → {b} at M={_ranges(rows)}" for (a, b), rows in list(moves.items())[:_TRANSITIONS]]
+    parts = [f"{a} → {b} at M={ranges(rows)}" for (a, b), rows in list(moves.items())[:_TRANSITIONS]]
     if len(moves) > _TRANSITIONS:
         parts.append(f"{len(moves) - _TRANSITIONS} more")
     rest = [kind for kind in launches.KINDS if kind in kinds and kind not in ("kernel", "reduction")]
-    parts += [
-        f"{kind} at M={_ranges(kinds[kind])}" for kind in rest if not moves or kinds[kind] - _all(moves)
-    ]
+    parts += [f"{kind} at M={ranges(kinds[kind])}" for kind in rest if not moves or kinds[kind] - _all(moves)]
     if moves and (also := [kind for kind in rest if not kinds[kind] - _all(moves)]):
         parts.append(f"with it {', '.join(also)}")
     return "; ".join(parts) or ", ".join(kinds)
@@ -201,7 +199,7 @@ def _all(moves: Mapping[tuple[str, str], set[int]]) -> set[int]:
     return set().union(*moves.values())
 
 
-def _ranges(numbers: Iterable[int]) -> str:
+def ranges(numbers: Iterable[int]) -> str:
     """``2–9, 12``."""
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):
@@ -286,6 +284,23 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
         "copies": answer.copies,
         "exception": answer.exception,
     }
+
+
+def answer_of(said: Mapping[str, Any]) -> Answer:
+    """The answer that ``answer_dict`` wrote down."""
+    launches_ = tuple(
+        launches.Launch(
+            one["kernel"], _whole(one["grid"]), _whole(one["threadgroup"]), one["buffers"], one["split_k"],
+            one["reduction"], one["function"],
+        )
+        for one in said["launches"]
+    )  # fmt: skip
+    return Answer(launches_, said["copies"], said["exception"])
+
+
+def _whole(size: Sequence[int]) -> tuple[int, int, int]:
+    x, y, z = size
+    return x, y, z
 
 
 def answers_list(answers: Mapping[Cell, Answer]) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from bisect_tool.analysis.problem import (
 from bisect_tool.analysis.rank import Interval, hodges_lehmann, log_centre
 from bisect_tool.analysis.stages import Stage
 from bisect_tool.reporting import environment
+from bisect_tool.reporting.dispatch_table import culprit_line
 from bisect_tool.reporting.report import finite
 from bisect_tool.reporting.text import UNITS, fenced, table, time_unit, with_interval
 
@@ -162,7 +163,21 @@ def _steps(header: Line, lines: Sequence[Line], stage: Stage, found: AllSteps) -
     first = int(stage.searches[-1]["first"])
     title = f"**Steps of {said['name']}**, {stage.label(first)} to {stage.label(len(stage.positions) - 1)}"
     links = [link for step in found.steps if (link := _compare_url(header, stage, step))]
-    return "\n\n".join([title, table(head, rows), *links])
+    told = "\n".join(text for step in found.steps if (text := _dispatch(stage, step)))
+    return "\n\n".join([title, table(head, rows), *filter(None, [told]), *links])
+
+
+def _dispatch(stage: Stage, step: Step) -> str:
+    """What changes in dispatch at a step, a line for each position that may be it; '' where nobody asked."""
+    told = {at: stage.dispatch_at(at) for at in range(step.parent + 1, step.position + 1)}
+    known = {at: text for at, text in told.items() if text is not None}
+    lines = [f"- {_named(stage, at)}: {text or culprit_line(None)}" for at, text in known.items()]
+    if len(lines) <= SHOWN:
+        return "\n".join(lines)
+    lines = [
+        f"- {_named(stage, at)}: {text}" for at, text in known.items() if text and text != culprit_line(None)
+    ]
+    return "\n".join([*lines, f"- in the others between them {culprit_line(None)}"])
 
 
 def _values(stage: Stage, position: int) -> list[float]:
@@ -234,6 +249,12 @@ def _remarks(header: Line, stage: Stage) -> list[str]:
         notes.append(f"could not be tested: {_named(stage, position)}: {why}")
     for first, last in stage.same:
         notes.append(f"the builds of {stage.label(first)} and {stage.label(last)} hold the same files")
+    if first_ones := stage.suspects:
+        count = "1 candidate" if len(first_ones) == 1 else f"{len(first_ones)} candidates"
+        notes.append(
+            f"tried first: {count} at which dispatch or kernel text of the measured cells changes "
+            "(P does not count it)"
+        )
     if (suspects := plan.get("suspects")) and stage.name != "releases":
         notes.append(f"tried first: {', '.join(suspects)} (P does not count it)")
     return notes
@@ -321,6 +342,7 @@ def as_json(header: Line, lines: Sequence[Line]) -> str:
                         "probability": step.outcome.probability,
                         "change": _difference(step.change),
                         "share": [step.share, step.share_low, step.share_high],
+                        "dispatch": _dispatch(stage, step),
                     }
                     for step in (found.steps if found else ())
                 ],

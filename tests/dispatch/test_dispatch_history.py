@@ -65,6 +65,15 @@ def test_a_range_begins_with_what_was_before_it(dispatch_bench: Bench) -> None:
     assert launches.changes(found.first, found.last) == list(found.changes[0].changed)
 
 
+def test_after_what_cannot_be_asked_nothing_begins(dispatch_bench: Bench) -> None:
+    shas = dispatch_bench.small.shas
+    found = history.log(dispatch_bench.prober(), f"{shas['broken']}..{shas['space']}", CELLS)
+    assert [(c.commit.pull, c.began, c.unknown) for c in found.changes] == [
+        (8, False, "what was before it cannot be asked")
+    ]
+    assert found.first == found.last
+
+
 def test_the_history_of_a_revision_ends_there(dispatch_bench: Bench) -> None:
     found = history.log(dispatch_bench.prober(), "0.2.0", CELLS)
     assert [c.commit.pull for c in found.changes] == [2, 1]
