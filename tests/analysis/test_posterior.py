@@ -53,6 +53,26 @@ def test_filter_is_the_gaussian_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.argmax(f.evidence) == 1  # the segment of 5 alone
 
 
+def test_one_run_that_may_be_an_outlier() -> None:
+    """Mean and variance of the good level after it are those of the mixture."""
+    y = 4.8
+    f = fold(Problem(8, kind="raw"), [Run(0, y, 0)], ENDS)
+    g = next(i for i in range(len(f.sigma)) if f.sigma[i] == 1.0 and f.tau[i] == 0.0)
+    width = posterior.OUTLIER_WIDTH
+    outlier = posterior.OUTLIERS / math.pi * width / (width**2 + y**2)
+
+    def density(x: float) -> float:
+        return float(stats.norm.pdf(x) * (0.95 * stats.norm.pdf(y, x) + outlier))
+
+    total, first, second = (
+        integrate.quad(lambda x, n=n: density(x) * x**n, -9, 14, points=[0, 3])[0] for n in range(3)
+    )
+    mean = first / total
+    assert 0.5 < mean < 2.7  # in doubt
+    assert f.mean[0, g, 0] == pytest.approx(mean, abs=1e-6)
+    assert f.cov[0, g, 0, 0] == pytest.approx(second / total - mean**2, abs=1e-6)
+
+
 def test_an_outlier_moves_little() -> None:
     quiet = fold(Problem(8, kind="raw"), some_runs(5), ENDS).evidence
     loud = fold(Problem(8, kind="raw"), some_runs(5, outlier=25.0), ENDS).evidence
