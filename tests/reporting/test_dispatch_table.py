@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -186,3 +187,10 @@ def test_a_comparison_notes_what_times_and_kernels_say_of_each_other(
     assert note in found and bool(found) is bool(note)
     if verdict == "SLOWER":
         assert "warning" not in found
+
+
+@pytest.mark.parametrize("answer", [qmv(3), SPLIT, Answer((), 2, "no kernel"), Answer()])
+def test_an_answer_that_was_written_down_is_read_again(answer: Answer) -> None:
+    said = json.loads(json.dumps(dispatch_table.answer_dict(answer)))
+    assert dispatch_table.answer_of(said) == answer
+    assert launches.kinds(answer, dispatch_table.answer_of(said)) == ()
