@@ -71,6 +71,7 @@ class Stage:
             commits=self._weights(),
             prior=self._priors(),
             prove=bool(search["prove"]),
+            **({"margin": search["margin"]} if "margin" in search else {}),
         )
         inside = frozenset(p for p in self.untestable if first < p < last)
         return State(problem, self.runs, inside, self.exhausted)

@@ -97,10 +97,11 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     from bisect_tool.errors import EXIT_DONE
     from bisect_tool.measuring import bisect
     from bisect_tool.measuring.course import Course
+    from bisect_tool.measuring.searching import Request
 
     words, script_args = split(ctx, options["words"], options["script"])
     good, bad = _ends(ctx, words, options["good"])
-    asked = bisect.Request(
+    asked = Request(
         good=good,
         bad=bad,
         metric=options["metric"],

@@ -12,7 +12,7 @@ from bisect_tool.cli.options import duration_text
 
 if TYPE_CHECKING:
     from bisect_tool.building.output import Step
-    from bisect_tool.measuring.bisect import Standing
+    from bisect_tool.measuring.searching import Standing
     from bisect_tool.measuring.session import Progress
 
 

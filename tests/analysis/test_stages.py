@@ -93,6 +93,20 @@ def test_pass_and_fail() -> None:
     assert replay.bounds(outcome) == (3, 4) and replay.candidates(outcome) == (4,)
 
 
+def test_values_without_a_logarithm() -> None:
+    """The margin is in the unit of the metric: 20 of these are no step, 900 are."""
+    rng = random.Random(9)
+
+    def of(size: float) -> Callable[[int, int], float]:
+        return lambda at, _round: size * (at >= 5) - 300 + rng.gauss(0, 5)
+
+    for size, named in ((900.0, True), (1.0, False)):
+        lines = search_of(12, of(size), mode="raw", margin=20.0)
+        outcome = found(lines).first
+        assert isinstance(outcome, Culprit if named else NoStep)
+        assert not named or (isinstance(outcome, Culprit) and outcome.position == 5)
+
+
 def test_the_time_of_a_build_is_learned() -> None:
     lines = search_of(8, noisy(5))
     (stage,) = replay.stages(lines)

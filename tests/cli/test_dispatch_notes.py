@@ -30,7 +30,7 @@ from bisect_tool.cli import diagnose
 from bisect_tool.cli.dispatch_notes import Notes, architecture, cells_of
 from bisect_tool.dispatch import cells
 from bisect_tool.errors import ToolMissing, UsageProblem
-from bisect_tool.measuring import bisect, ledger, repro
+from bisect_tool.measuring import ledger, repro, searching
 from bisect_tool.measuring.course import Course
 from bisect_tool.measuring.session import Measuring, Settings
 from bisect_tool.reporting import compare_report, dispatch_notes, search_report
@@ -95,15 +95,15 @@ class Watching:
 
     def phase(self, text: str) -> None: ...
     def progress(self, at: Any) -> None: ...
-    def standing(self, at: bisect.Standing) -> None: ...
+    def standing(self, at: searching.Standing) -> None: ...
 
 
 def search_of(
     bench: Bench, lines: list[Line], folder: Path, prior: str, make: Any = None
-) -> tuple[bisect._Search, Watching]:
+) -> tuple[searching.Search, Watching]:
     """The search itself, on a real ledger; what would build and run is not there and not asked."""
     watch = Watching()
-    asked = bisect.Request(
+    asked = searching.Request(
         good="a", bad="b", metric="M=24/M=3", find="any", script=None, script_args=(), env_options=(),
         paths=(), suspects=(), releases_only=False, all_steps=False, confidence=0.95, budget_s=None,
         max_builds=None, timeout_s=60, seed=1, form="markdown", command=["bisect", "a..b"], prior=prior,
@@ -112,7 +112,7 @@ def search_of(
     path = folder / "a.jsonl"
     path.touch()
     script = cast("Any", SimpleNamespace(canonical=True))
-    found = bisect._Search(
+    found = searching.Search(
         asked, Course(asked, provider), watch, script, [], ledger.Ledger(path), HEADER, list(lines),
         Notes(make or bench.prober, watch.remark),
     )  # fmt: skip
