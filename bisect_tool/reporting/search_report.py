@@ -287,7 +287,9 @@ def reproduce(header: Line, lines: Sequence[Line]) -> str:
         return ""
     stage, step = max(steps, key=lambda pair: (pair[0].number, pair[1].share))
     names = [stage.label(position) for position in (step.parent, step.position)]
-    return shlex.join(["bisect_tool", "compare", *names, *_options(header["command"])])
+    # Verdicts are of speed; how often each ends well is a table of repro.
+    exits = any(line["kind"] == "metric" and line["of"] == "exit" for line in lines)
+    return shlex.join(["bisect_tool", "repro" if exits else "compare", *names, *_options(header["command"])])
 
 
 # Options of bisect that repro has too, with a value or without.

@@ -69,6 +69,7 @@ def test_what_could_not_be_tested_is_named() -> None:
 def test_pass_and_fail_count_in_points() -> None:
     text = search_report.markdown(HEADER, search_of(12, lambda at, _: float(at >= 4), mode="passfail"))
     assert "made the difference: +100 points of failures" in text
+    assert f"bisect_tool repro {position(3)['label']} {position(4)['label']} " in text
 
 
 def test_a_budget_that_ended_it() -> None:
