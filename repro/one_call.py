@@ -4,7 +4,7 @@
                        [--no-transpose] [--calls 1 | --seconds 2] [--gate cuda|metal:FILE|perf:CONTROL,ACK]
 
 The weight is made and the op warmed up first; then the gate opens, the calls are made one by one, and the
-gate closes: a profiler that heeds it sees the calls and nothing else.
+gate closes: a profiler that heeds it sees the calls and nothing else. Prints how many there were.
 
 cuda   cuProfilerStart and cuProfilerStop (`ncu --profile-from-start off`)
 metal  a Metal capture, to be opened in Xcode (macOS, with MTL_CAPTURE_ENABLED=1)
@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlx.core as mx
 
@@ -45,7 +46,7 @@ def gate(text: str) -> Iterator[None]:
         mx.metal.stop_capture()
     elif kind == "perf":
         control, answers = where.split(",")
-        with open(control, "w") as ask, open(answers) as hear:
+        with Path(control).open("w") as ask, Path(answers).open() as hear:
             for word in ("enable", "disable"):
                 print(word, file=ask, flush=True)
                 hear.readline()
@@ -91,6 +92,7 @@ def main() -> None:
         while done < args.calls or time.perf_counter() < until:
             call()
             done += 1
+    print(done)
 
 
 if __name__ == "__main__":

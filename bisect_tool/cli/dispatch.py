@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bisect_tool.cli.dispatching import cell_options
+from bisect_tool.cli.dispatching import gpu_options
 from bisect_tool.cli.options import backend_option, build_options, builds_option, python_option
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("dispatch")
 @click.argument("revisions", nargs=-1, required=True, metavar="REVISION...")
-@cell_options
+@gpu_options
 @click.option("--kernel-text", is_flag=True, help="Of two: also whether the text of the kernels differs.")
 @click.option("--observe", is_flag=True, help="Run a revision on this machine, and show what really ran.")
 @backend_option

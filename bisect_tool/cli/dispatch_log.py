@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bisect_tool.cli.dispatching import cell_options
+from bisect_tool.cli.dispatching import gpu_options
 from bisect_tool.cli.options import builds_option, clone_options
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("dispatch-log")
 @click.argument("revisions", required=False, default="", metavar="[A..B|REVISION]")
-@cell_options
+@gpu_options
 @click.option("--kernel-text", is_flag=True, help="Also where the text of the kernels that they run changes.")
 @clone_options
 @click.option("--json", "as_json", is_flag=True, help="The same as data.")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from bisect_tool.upstream.values import Resolved
 
 
-def cell_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say for which calls of the op the question is."""
+def gpu_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``cell_options``, and those that say for which GPUs the question is."""
     options = [
         click.option(
             "--arch",
@@ -29,9 +29,26 @@ def cell_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="applegpu_g16s, g16s, 'M4 Pro', or all; repeatable  [default: #3553's, applegpu_g16s]",
         ),
         click.option(
-            "--shape", "shapes", multiple=True, metavar="KxN", help="Repeatable  [default: those of #3553]"
+            "--nax/--no-nax",
+            "nax",
+            default=None,
+            help="With the neural accelerator's kernels  [default: generation 17 and above]",
         ),
-        click.option("--rows", default="1-40", show_default=True, metavar="1-40,64", help="Values of M."),
+    ]
+    command = cell_options("1-40", "those of #3553")(command)
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def cell_options(rows: str, shapes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options that say for which calls of the op the question is. ``rows``: the default of M. ``shapes``:
+    what the default of ``--shape`` is called."""
+    options = [
+        click.option(
+            "--shape", "shapes", multiple=True, metavar="KxN", help=f"Repeatable  [default: {shapes}]"
+        ),
+        click.option("--rows", default=rows, show_default=True, metavar="1-4,8", help="Values of M."),
         click.option("--bits", metavar="N,N", help="2, 3, 4, 5, 6, 8  [default: 4, or what the mode has]"),
         click.option("--group-size", metavar="N,N", help="[default: 64, or what the mode has]"),
         click.option(
@@ -39,20 +56,18 @@ def cell_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--dtype", default="float16", show_default=True, metavar="NAMES", help="float16, …"),
         click.option("--no-transpose", is_flag=True, help="x @ w in place of x @ w.T"),
-        click.option(
-            "--nax/--no-nax",
-            "nax",
-            default=None,
-            help="With the neural accelerator's kernels  [default: generation 17 and above]",
-        ),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
 
 
 def cells(options: dict[str, Any]) -> list[Cell]:
-    """What ``cell_options`` ask for. Raises UsageProblem."""
+    """What ``gpu_options`` ask for. Raises UsageProblem."""
     from bisect_tool.dispatch import architectures
     from bisect_tool.dispatch import cells as making
 

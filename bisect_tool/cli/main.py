@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "Compare pull requests, commits or releases: faster, slower, the same, and still right?",
     "diagnose": "Say why time against M has its shape: bandwidth, arithmetic, waves, a floor, …",
     "model": "Time a whole model's step for M tokens, and what its linears explain of it.",
+    "profile": "What limits a kernel, by ncu, perf or a Metal capture; times nothing.",
     "runs": "List the sessions in the ledger.",
     "report": "Print a session again, from its records alone.",
     "dispatch": "Which kernels a commit would launch on a GPU, from its own source.",

@@ -23,38 +23,26 @@ def observe(
     revisions: Sequence[str], cells: Sequence[Cell], options: dict[str, Any], *, as_json: bool, quiet: bool
 ) -> int:
     """Run the cells of one revision here. Their architecture is this machine's own, whatever they name."""
+    from bisect_tool.cli.preparing import prepared
     from bisect_tool.cli.progress import Watch
-    from bisect_tool.cli.provider import provider
     from bisect_tool.host.system import current
-    from bisect_tool.measuring import child_env, repro
     from bisect_tool.measuring.observing import Observer
-    from bisect_tool.measuring.run import Script
-    from bisect_tool.measuring.session import Arm
-    from bisect_tool.upstream.revision import Revision
+    from bisect_tool.measuring.profilers import Profilers
 
     if len(revisions) != 1:
         raise UsageProblem("--observe takes one revision", "it is run on this machine", "name one")
     cells = list(dict.fromkeys(cell._replace(arch="here", nax=False) for cell in cells))
-    revision = Revision.parse(revisions[0])
     with Watch(quiet) as watch:
-        made = provider(options, watch)
-        watch.phase(f"environment of mlx {revision.name} ({made.backend.value})")
-        provided = made.provide(revision)
-        if provided.resolved is not None and not provided.resolved.trusted:
-            made.strangers.append(revision.name)
-        environment = provided.environment
-        home = environment.root / "home"
-        home.mkdir(exist_ok=True)
-        env = child_env.child_environment(home, revision.settings)
-        repro.let_the_gpu_work(Arm(revision, environment, env), Script.load(None, ()), made, watch)
+        arm, made = prepared(revisions[0], options, watch)
         logs = made.builds / "logs" / "observed"
         logs.mkdir(parents=True, exist_ok=True)
-        found = Observer(environment, made.sandbox, env, logs, current().find).observe(cells, watch.phase)
-        said = probe_says(revision.text, found, options, watch)
+        profilers = Profilers(arm.environment, made.sandbox, arm.env, current().find)
+        found = Observer(profilers, logs).observe(cells, watch.phase)
+        said = probe_says(arm.label, found, options, watch)
     if as_json:
-        click.echo(json.dumps(_data(revision.text, environment.backend, found, said), indent=1))
+        click.echo(json.dumps(_data(arm.label, arm.environment.backend, found, said), indent=1))
     else:
-        click.echo(_text(revision.text, environment.backend, found, said))
+        click.echo(_text(arm.label, arm.environment.backend, found, said))
     return 0
 
 

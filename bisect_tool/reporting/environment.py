@@ -21,6 +21,12 @@ def block(header: Line, lines: Sequence[Line]) -> str:
     return folded("environment and command", body + "\n\n" + fenced(command(header)))
 
 
+def short_block(header: Line, arm: Line) -> str:
+    """The same of one arm of which nothing was measured: where, what, and the command."""
+    body = "\n".join(f"- {name}: {text}" for name, text in [*_host(header), *_arms([arm])] if text)
+    return folded("environment and command", body + "\n\n" + fenced(command(header)))
+
+
 def command(header: Line) -> str:
     return shlex.join(["bisect_tool", *header["command"]])
 
