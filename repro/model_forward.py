@@ -36,7 +36,8 @@ import qmv_step as q  # sets what it pins before it imports mlx
 import mlx.core as mx  # isort: skip
 
 
-# A dense decoder; #3553's attention widths. A checkpoint of that size may mix in other kinds of layers.
+# Dense decoders. Layers, widths and vocabulary of Qwen3.5-27B's configuration, #3553's attention widths: three
+# of four layers of the checkpoint have linear attention instead.
 PRESETS = {
     "qwen-27b": {"layers": 64, "hidden": 5120, "intermediate": 17408, "heads": 40, "kv_heads": 8,
                  "vocab": 248320, "prefill": 512, "depths": [2, 6]},
@@ -199,14 +200,18 @@ def needed_bytes(args) -> int:
     return int(max(args.depths) * (layer + cache) + head + largest + ring)
 
 
-def memory_bytes() -> int:
-    """What the device says it has; what the machine has where there is none."""
+def free_bytes() -> int:
+    """What can be had now: of a CUDA device what is free, of Metal what it recommends to use at most, of a
+    machine what it calls available; where that is not told, all there is."""
     info = q.device_info()
-    found = (
-        info.get("max_recommended_working_set_size") or info.get("memory_size") or info.get("total_memory")
-    )
+    names = ("free_memory", "max_recommended_working_set_size", "memory_size", "total_memory")
+    found = next((info[name] for name in names if info.get(name)), None)
     if found and q.backend() != "cpu":
         return int(found)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -463,9 +468,9 @@ def check_sizes(args, parser) -> None:
         parser.error(f"{odd[0]} is no multiple of the group size {args.group_size}")
     if len(args.depths) != 2:
         parser.error("--depths takes two numbers of layers, such as 2,6")
-    need, have = needed_bytes(args), memory_bytes()
+    need, have = needed_bytes(args), free_bytes()
     if need > have:
-        parser.error(f"{need / 2**30:.1f} GiB are needed for this model and there are {have / 2**30:.1f}")
+        parser.error(f"{need / 2**30:.1f} GiB are needed for this model and {have / 2**30:.1f} are free")
 
 
 def main() -> int:

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bisect_tool.cli.cases import case_options, script_arguments, script_option, split, typed
-from bisect_tool.cli.options import (
-    backend_option,
-    build_options,
-    builds_option,
-    duration,
-    percent,
-    python_option,
-)
+from bisect_tool.cli.options import duration, percent, run_options
 
 if TYPE_CHECKING:
     from bisect_tool.building.provision import Provider
@@ -70,21 +63,9 @@ def confidence(text: str) -> float:
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when a step is found.")
-@case_options
+@case_options("those of the metric")
 @script_option
-@click.option("--run-budget", type=duration, help="One process's measuring time  [default: 4s]")
-@backend_option
-@python_option
-@click.option(
-    "--env", "env_options", multiple=True, metavar="NAME[=VALUE]", help="Pass a variable to the repro."
-)
-@click.option("--timeout", type=duration, default="10m", show_default=True, help="Of one process.")
-@click.option("--seed", type=int, help="Of the values  [default: random, recorded]")
-@click.option("--resume", is_flag=True, help="Go on with the last unfinished session of this same command.")
-@click.option("--json", "as_json", is_flag=True, help="The same content as data.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@build_options
-@builds_option
+@run_options(run_budget="4s")
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> int:
     """Find the commit between GOOD and BAD after which a metric differs, with the probability that it is the

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bisect_tool.cli.options import backend_option, build_options, builds_option, duration_text, python_option
+from bisect_tool.cli.options import build_options, duration_text, json_option, quiet_option
 
 if TYPE_CHECKING:
     from bisect_tool.building.provision import Provided, Provider
@@ -22,12 +22,9 @@ BACKENDS = {"metal": ("metal",), "cpu": ("cpu",), "cuda": ("cuda12", "cuda13")}
 @click.command("build")
 @click.argument("revisions", nargs=-1, required=True, metavar="REVISION|A..B...")
 @click.option("--dry-run", is_flag=True, help="Say how many builds that is, and which are there already.")
-@backend_option
-@python_option
+@json_option
+@quiet_option
 @build_options
-@click.option("--json", "as_json", is_flag=True, help="The same as data.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@builds_option
 def command(revisions: tuple[str, ...], dry_run: bool, as_json: bool, quiet: bool, **options: Any) -> int:
     """Turn each REVISION into an environment: a release (0.32.4), tag, branch or commit (v0.32.0, main~3,
     548dd80), date (@2026-03-01), pull request (#3764, #3764/head), a tree of yours (path:../mlx), or all

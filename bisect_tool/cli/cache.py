@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bisect_tool.cli.options import builds_option
+from bisect_tool.cli.options import builds_option, json_option
 from bisect_tool.paths import builds_folder
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from bisect_tool.building.store import Build
 
 LABEL_CHARS = 40
-json_option = click.option("--json", "as_json", is_flag=True, help="The same as data.")
 PLURALS = {
     "build": "builds",
     "environment": "environments",

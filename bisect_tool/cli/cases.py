@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+
+from bisect_tool.cli.options import Decorator, together
 
 # Handed on to the canonical repro as they are; it says what it makes of them.
 CASE_OPTIONS = ("preset", "rows", "bits", "group_size", "quant", "dtype", "timing", "cache")
@@ -19,24 +21,21 @@ script_option = click.option(
 )
 
 
-def case_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--shape`` and the other options that choose cases."""
-    options = [
+def case_options(rows: str = "1-4") -> Decorator:
+    """``--shape`` and the other options that choose cases. ``rows``: what the default of M is called."""
+    return together(
         click.option(
             "--shape", "shapes", multiple=True, metavar="KxN[xB]", help="Repeatable; instead of a preset."
         ),
         click.option("--preset", help="issue, small or verify  [default: issue on a GPU, small on a CPU]"),
-        click.option("--rows", metavar="1-4,6,8", help="Values of M  [default: 1-4]"),
+        click.option("--rows", metavar="1-4,6,8", help=f"Values of M  [default: {rows}]"),
         click.option("--bits", metavar="N,N", help="2, 3, 4, 5, 6, 8  [default: 4]"),
         click.option("--group-size", metavar="N,N", help="[default: 64, or what the mode has]"),
         click.option("--quant", metavar="NAMES", help="affine, mxfp4, mxfp8, nvfp4  [default: affine]"),
         click.option("--dtype", metavar="NAMES", help="float16, bfloat16, float32  [default: float16]"),
         click.option("--timing", metavar="NAMES", help="chain, throughput, percall  [default: chain]"),
         click.option("--cache", metavar="NAMES", help="hot, cold  [default: hot]"),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    )
 
 
 def typed() -> list[str]:

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bisect_tool.cli.cases import CASE_OPTIONS, case_options, script_arguments, script_option, split, typed
-from bisect_tool.cli.options import (
-    backend_option,
-    build_options,
-    builds_option,
-    duration,
-    percent,
-    python_option,
-)
-from bisect_tool.cli.report import show, view_of, view_options
+from bisect_tool.cli.options import round_options, run_options
+from bisect_tool.cli.report import failures, show, view_of, view_options
 
 if TYPE_CHECKING:
     from bisect_tool.measuring.ledger import Session
@@ -30,7 +23,7 @@ CROSSED = ("shape", *(name for name in CASE_OPTIONS if name != "preset"))
 )
 @click.option("--baseline", metavar="ARM", default="", help="A label or revision  [default: the first arm]")
 @click.option("--aa", is_flag=True, help="The baseline a second time, made again: the noise of this host.")
-@case_options
+@case_options()
 @click.option(
     "--matrix",
     "matrices",
@@ -41,27 +34,13 @@ CROSSED = ("shape", *(name for name in CASE_OPTIONS if name != "preset"))
 @script_option
 @click.option("--control", metavar="METRIC", default="", help="Of a script: what no change can touch.")
 @click.option("--no-control", is_flag=True, help="A control that moves takes no verdict away.")
-@backend_option
-@python_option
-@click.option(
-    "--env", "env_options", multiple=True, metavar="NAME[=VALUE]", help="Pass a variable to the runs."
-)
 @click.option("--quick", is_flag=True, help="About 3 times shorter, intervals of ±2 %.")
 @click.option("--rigorous", is_flag=True, help="Up to 4 times longer, intervals of ±0.5 %.")
-@click.option("--budget", type=duration, help="Of all rounds  [default: 2m an arm on a CPU, 6m on a GPU]")
-@click.option("--run-budget", type=duration, help="One process's measuring time  [default: the repro's own]")
-@click.option("--width", type=percent, help="Stop at intervals of ± this  [default: 0.75%]")
-@click.option("--rounds", type=click.IntRange(min=1), help="Exactly so many, instead of stopping by width.")
-@click.option("--timeout", type=duration, default="10m", show_default=True, help="Of one process.")
-@click.option("--seed", type=int, help="Of the orders and the values  [default: random, recorded]")
-@click.option("--resume", is_flag=True, help="Go on with the last unfinished session of this same command.")
+@round_options(budget="2m an arm on a CPU, 6m on a GPU", width=None)
 @click.option("--dry-run", is_flag=True, help="Say what would be built and measured, and how long it takes.")
 @view_options
 @click.option("--exit-code", is_flag=True, help="3 when any cell is FASTER, SLOWER or WRONG.")
-@click.option("--json", "as_json", is_flag=True, help="The same content as data.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@build_options
-@builds_option
+@run_options()
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> int:
     """Measure each arm in the same balanced, shuffled rounds of fresh processes, and say of every cell:
@@ -141,13 +120,10 @@ def _cross(ctx: click.Context, options: dict[str, Any]) -> None:
 def _exit_code(session: Session, asked: bool) -> int:
     """0 decided; 3 a change, if that was asked for; 4 nothing decided; an arm's own code when one failed."""
     from bisect_tool.analysis.comparison import Plan, compare
-    from bisect_tool.errors import EXIT_CHANGE, EXIT_DONE, EXIT_FAILED, EXIT_INCONCLUSIVE
+    from bisect_tool.errors import EXIT_CHANGE, EXIT_DONE, EXIT_INCONCLUSIVE
 
-    failed = [line for line in session.lines if line["kind"] in ("failed-arm", "dropped")]
-    for line in failed:
-        click.echo(f"error: {line['arm']}: {line['reason']}", err=True)
-    if failed:
-        return int(failed[0].get("exit_code", EXIT_FAILED))
+    if (code := failures(session)) is not None:
+        return code
     found = compare(session.lines, Plan.of(session.header))
     if asked and found.changed:
         return EXIT_CHANGE

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bisect_tool.cli.options import (
-    backend_option,
-    build_options,
-    builds_option,
-    duration,
-    percent,
-    python_option,
-)
+from bisect_tool.cli.options import percent, round_options, run_options
 from bisect_tool.paths import builds_folder
 
 if TYPE_CHECKING:
@@ -41,7 +34,6 @@ NAMES = ("bits", "n-sweep", "k-sweep", "hot-cold", "group-size", "forced-arch", 
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Draw a .png or .svg.")
 @click.option("--mermaid", is_flag=True, help="A chart that GitHub draws, under the tables.")
 @click.option("--chart", is_flag=True, help="A chart in text  [on a terminal: always]")
-@click.option("--json", "as_json", is_flag=True, help="The same content as data.")
 @click.option("--run", "revision", metavar="REVISION", help="Measure now, then explain.")
 @click.option("--experiment", type=click.Choice(NAMES), help="With --run: the series that tells laws apart.")
 @click.option("--preset", help="With --run: issue, small or verify.")
@@ -52,18 +44,8 @@ NAMES = ("bits", "n-sweep", "k-sweep", "hot-cold", "group-size", "forced-arch", 
 @click.option("--dtype", metavar="NAME", help="With --run.")
 @click.option("--timing", metavar="NAME", help="With --run: chain, throughput, percall  [default: chain]")
 @click.option("--cache", metavar="NAME", help="With --run: hot, cold  [default: hot]")
-@backend_option
-@python_option
-@click.option("--env", "env_options", multiple=True, metavar="NAME[=VALUE]", help="Pass a variable on.")
-@click.option("--budget", type=duration, help="Of all rounds  [default: 3m on a CPU, 6m on a GPU]")
-@click.option("--run-budget", type=duration, help="One process's measuring time  [default: the repro's own]")
-@click.option("--rounds", type=click.IntRange(min=1), help="Exactly so many, instead of stopping by width.")
-@click.option("--timeout", type=duration, default="10m", show_default=True, help="Of one process.")
-@click.option("--seed", type=int, help="[default: random, recorded]")
-@click.option("--resume", is_flag=True, help="With --run: go on with the last unfinished one like this.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@build_options
-@builds_option
+@round_options()
+@run_options()
 def command(**options: Any) -> int:
     """Explain time against M: bandwidth, arithmetic, waves, another kernel, a floor, or "inconclusive" and
     what would decide. Of a SESSION of `bisect_tool runs` (the newest when left out), a FILE or --table of
@@ -241,6 +223,7 @@ def case_words(options: dict[str, Any], **other: str) -> list[str]:
 def measured(options: dict[str, Any], revisions: tuple[str, ...], words: list[str]) -> Any:
     from bisect_tool.cli.progress import Watch
     from bisect_tool.cli.provider import provider
+    from bisect_tool.cli.report import failures
     from bisect_tool.measuring import repro
 
     asked = repro.Request(
@@ -249,7 +232,7 @@ def measured(options: dict[str, Any], revisions: tuple[str, ...], words: list[st
         script_args=tuple(words),
         env_options=options["env_options"],
         budget_s=options["budget"],
-        width=0.0075,
+        width=options["width"],
         rounds=options["rounds"],
         timeout_s=options["timeout"],
         seed=options["seed"],
@@ -258,9 +241,7 @@ def measured(options: dict[str, Any], revisions: tuple[str, ...], words: list[st
     )
     with Watch(options["quiet"]) as watch:
         session = repro.measure(asked, provider(options, watch), watch, resume=options["resume"])
-    failed = [line for line in session.lines if line["kind"] in ("failed-arm", "dropped")]
-    for line in failed:
-        click.echo(f"error: mlx {line['arm']}: {line['reason']}", err=True)
+    failures(session)
     return session
 
 

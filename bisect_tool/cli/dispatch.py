@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bisect_tool.cli.dispatching import gpu_options
-from bisect_tool.cli.options import backend_option, build_options, builds_option, python_option
+from bisect_tool.cli.options import build_options, json_option, quiet_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +23,9 @@ if TYPE_CHECKING:
 @gpu_options
 @click.option("--kernel-text", is_flag=True, help="Of two: also whether the text of the kernels differs.")
 @click.option("--observe", is_flag=True, help="Run a revision on this machine, and show what really ran.")
-@backend_option
-@python_option
+@json_option
+@quiet_option
 @build_options
-@click.option("--json", "as_json", is_flag=True, help="The same as data.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@builds_option
 def command(
     revisions: tuple[str, ...], kernel_text: bool, observe: bool, as_json: bool, quiet: bool, **options: Any
 ) -> int:

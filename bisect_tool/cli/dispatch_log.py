@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bisect_tool.cli.dispatching import gpu_options
-from bisect_tool.cli.options import builds_option, clone_options
+from bisect_tool.cli.options import clone_options, json_option, quiet_option
 
 if TYPE_CHECKING:
     from bisect_tool.dispatch.history import Log
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 @click.argument("revisions", required=False, default="", metavar="[A..B|REVISION]")
 @gpu_options
 @click.option("--kernel-text", is_flag=True, help="Also where the text of the kernels that they run changes.")
+@json_option
+@quiet_option
 @clone_options
-@click.option("--json", "as_json", is_flag=True, help="The same as data.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@builds_option
 def command(revisions: str, kernel_text: bool, as_json: bool, quiet: bool, **options: Any) -> int:
     """Every commit of a range (v0.31.2..v0.32.0), of the history of a revision, or of all of it, at which
     other kernels are launched than at the commit before, newest first.

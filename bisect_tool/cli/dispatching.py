@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from bisect_tool.cli.options import Decorator, together
 from bisect_tool.paths import builds_folder
 
 if TYPE_CHECKING:
@@ -18,33 +18,10 @@ if TYPE_CHECKING:
     from bisect_tool.upstream.values import Resolved
 
 
-def gpu_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``cell_options``, and those that say for which GPUs the question is."""
-    options = [
-        click.option(
-            "--arch",
-            "archs",
-            multiple=True,
-            metavar="NAME",
-            help="applegpu_g16s, g16s, 'M4 Pro', or all; repeatable  [default: #3553's, applegpu_g16s]",
-        ),
-        click.option(
-            "--nax/--no-nax",
-            "nax",
-            default=None,
-            help="With the neural accelerator's kernels  [default: generation 17 and above]",
-        ),
-    ]
-    command = cell_options("1-40", "those of #3553")(command)
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def cell_options(rows: str, shapes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def cell_options(rows: str, shapes: str) -> Decorator:
     """The options that say for which calls of the op the question is. ``rows``: the default of M. ``shapes``:
     what the default of ``--shape`` is called."""
-    options = [
+    return together(
         click.option(
             "--shape", "shapes", multiple=True, metavar="KxN", help=f"Repeatable  [default: {shapes}]"
         ),
@@ -56,14 +33,26 @@ def cell_options(rows: str, shapes: str) -> Callable[[Callable[..., Any]], Calla
         ),
         click.option("--dtype", default="float16", show_default=True, metavar="NAMES", help="float16, …"),
         click.option("--no-transpose", is_flag=True, help="x @ w in place of x @ w.T"),
-    ]
+    )
 
-    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
 
-    return decorated
+gpu_options = together(
+    click.option(
+        "--arch",
+        "archs",
+        multiple=True,
+        metavar="NAME",
+        help="applegpu_g16s, g16s, 'M4 Pro', or all; repeatable  [default: #3553's, applegpu_g16s]",
+    ),
+    click.option(
+        "--nax/--no-nax",
+        "nax",
+        default=None,
+        help="With the neural accelerator's kernels  [default: generation 17 and above]",
+    ),
+    cell_options("1-40", "those of #3553"),
+)
+"""``cell_options``, and those that say for which GPUs the question is."""
 
 
 def cells(options: dict[str, Any]) -> list[Cell]:

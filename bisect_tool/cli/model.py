@@ -8,14 +8,7 @@ from typing import Any
 
 import click
 
-from bisect_tool.cli.options import (
-    backend_option,
-    build_options,
-    builds_option,
-    duration,
-    percent,
-    python_option,
-)
+from bisect_tool.cli.options import round_options, run_options
 
 SCRIPT = "model_forward.py"
 # Handed on to the repro as they are; it says what it makes of them.
@@ -52,20 +45,8 @@ WAYS = ("bits", "group_size", "quant", "dtype", "bill_cache")
 @click.option("--dtype", metavar="NAME", help="[default: float16]")
 @click.option("--bill-cache", metavar="NAME", help="hot or cold  [default: cold on a GPU]")
 @click.option("--model", metavar="PATH|ID", help="A checkpoint, where the environment has mlx-lm.")
-@backend_option
-@python_option
-@click.option("--env", "env_options", multiple=True, metavar="NAME[=VALUE]", help="Pass a variable on.")
-@click.option("--budget", type=duration, help="Of all rounds  [default: 3m on a CPU, 6m on a GPU]")
-@click.option("--run-budget", type=duration, help="One process's measuring time  [default: the repro's own]")
-@click.option("--width", type=percent, default="0.75%", show_default=True, help="Stop at ± this.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Exactly so many, instead of stopping by width.")
-@click.option("--timeout", type=duration, default="20m", show_default=True, help="Of one process.")
-@click.option("--seed", type=int, help="[default: random, recorded]")
-@click.option("--resume", is_flag=True, help="Go on with the last unfinished session of this same command.")
-@click.option("--json", "as_json", is_flag=True, help="The same content as data.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@build_options
-@builds_option
+@round_options()
+@run_options(timeout="20m")
 def command(**options: Any) -> int:
     """Time a model's step for M tokens after a prefill, with random weights at two depths scaled to the whole
     one, and beside it each of its linears on its own: how much of the step do they explain? A REVISION is as
@@ -73,6 +54,7 @@ def command(**options: Any) -> int:
     """
     from bisect_tool.cli.progress import Watch
     from bisect_tool.cli.provider import provider
+    from bisect_tool.cli.report import failures
     from bisect_tool.errors import EXIT_DONE, EXIT_INCONCLUSIVE
     from bisect_tool.measuring import repro
     from bisect_tool.reporting import model
@@ -96,11 +78,8 @@ def command(**options: Any) -> int:
         session = repro.measure(asked, provider(options, watch), watch, resume=options["resume"])
     show = model.as_json if options["as_json"] else model.markdown
     click.echo(show(session.header, session.lines))
-    failed = [line for line in session.lines if line["kind"] in ("failed-arm", "dropped")]
-    for line in failed:
-        click.echo(f"error: mlx {line['arm']}: {line['reason']}", err=True)
-    if failed:
-        return int(failed[0].get("exit_code", 1))
+    if (code := failures(session)) is not None:
+        return code
     return EXIT_DONE if enough(session.lines) else EXIT_INCONCLUSIVE
 
 

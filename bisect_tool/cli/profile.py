@@ -10,7 +10,7 @@ import click
 
 from bisect_tool.cli.cases import typed
 from bisect_tool.cli.dispatching import cell_options
-from bisect_tool.cli.options import backend_option, build_options, builds_option, python_option
+from bisect_tool.cli.options import build_options, env_option, json_option, quiet_option
 
 if TYPE_CHECKING:
     from bisect_tool.analysis.launches import Cell
@@ -31,13 +31,10 @@ CPU_SCALE = 8  # a CPU takes seconds for a call of #3553's shapes
     show_default=True,
     help="On CUDA: caches as the calls before left them, or emptied before each call.",
 )
-@backend_option
-@python_option
-@click.option("--env", "env_options", multiple=True, metavar="NAME[=VALUE]", help="Pass a variable on.")
-@click.option("--json", "as_json", is_flag=True, help="The same content as data.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@env_option
+@json_option
+@quiet_option
 @build_options
-@builds_option
 def command(revision: str, as_json: bool, **options: Any) -> int:
     """What limits REVISION's kernels here: on CUDA the counters of ncu that tell bandwidth, arithmetic, waves
     and occupancy apart, on macOS a Metal capture of each call for Xcode, on a Linux CPU the functions that

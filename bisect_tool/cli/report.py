@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bisect_tool.cli.options import builds_option
+from bisect_tool.cli.options import builds_option, together
 from bisect_tool.paths import builds_folder
 
 if TYPE_CHECKING:
@@ -20,21 +20,17 @@ FORMATS = ("markdown", "json", "csv", "compat")
 VIEWS = ("layout", "split", "geomean", "only_changed")
 
 
-def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """How a comparison is printed; ``None`` where it was not said."""
-    options = [
-        click.option(
-            "--layout",
-            type=click.Choice(["default", "upstream"]),
-            help="upstream: | M | N | K | Pre (ms) | Post (ms) | Speed Up |",
-        ),
-        click.option("--split", is_flag=True, default=None, help="One table for each arm."),
-        click.option("--geomean", is_flag=True, default=None, help="A row with the geometric mean."),
-        click.option("--only-changed", is_flag=True, default=None, help="Leave rows without a change out."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+view_options = together(
+    click.option(
+        "--layout",
+        type=click.Choice(["default", "upstream"]),
+        help="upstream: | M | N | K | Pre (ms) | Post (ms) | Speed Up |",
+    ),
+    click.option("--split", is_flag=True, default=None, help="One table for each arm."),
+    click.option("--geomean", is_flag=True, default=None, help="A row with the geometric mean."),
+    click.option("--only-changed", is_flag=True, default=None, help="Leave rows without a change out."),
+)
+"""How a comparison is printed; ``None`` where it was not said."""
 
 
 def view_of(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,6 +83,14 @@ def show(session: Session, form: str | None, view: Mapping[str, Any] | None = No
             click.echo(f"warning: {path} could not be written: {problem.strerror}", err=True)
         else:
             click.echo(f"tables that did not fit: {path}", err=True)
+
+
+def failures(session: Session) -> int | None:
+    """Say of each arm why it failed; the exit code of the first, None where all went well."""
+    failed = [line for line in session.lines if line["kind"] in ("failed-arm", "dropped")]
+    for line in failed:
+        click.echo(f"error: mlx {line['arm']}: {line['reason']}", err=True)
+    return int(failed[0].get("exit_code", 1)) if failed else None
 
 
 def render(header: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], form: str | None) -> str:

@@ -7,39 +7,16 @@ from typing import Any
 import click
 
 from bisect_tool.cli.cases import case_options, script_arguments, script_option, split, typed
-from bisect_tool.cli.options import (
-    backend_option,
-    build_options,
-    builds_option,
-    duration,
-    percent,
-    python_option,
-)
+from bisect_tool.cli.options import round_options, run_options
 
 
 @click.command("repro", context_settings={"ignore_unknown_options": False})
 @click.argument("revisions", nargs=-1, metavar="[REVISION]... [-- SCRIPT_ARGS]...")
-@case_options
+@case_options()
 @click.option("--compat", is_flag=True, help="#3553's own lines, measured its way.")
 @script_option
-@backend_option
-@python_option
-@click.option(
-    "--env", "env_options", multiple=True, metavar="NAME[=VALUE]", help="Pass a variable to the repro."
-)
-@click.option("--budget", type=duration, help="Of all rounds  [default: 3m on a CPU, 6m on a GPU]")
-@click.option("--run-budget", type=duration, help="One process's measuring time  [default: the repro's own]")
-@click.option(
-    "--width", type=percent, default="0.75%", show_default=True, help="Stop at intervals of ± this."
-)
-@click.option("--rounds", type=click.IntRange(min=1), help="Exactly so many, instead of stopping by width.")
-@click.option("--timeout", type=duration, default="10m", show_default=True, help="Of one process.")
-@click.option("--seed", type=int, help="Of the orders and the values  [default: random, recorded]")
-@click.option("--resume", is_flag=True, help="Go on with the last unfinished session of this same command.")
-@click.option("--json", "as_json", is_flag=True, help="The same content as data.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
-@build_options
-@builds_option
+@round_options()
+@run_options()
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> int:
     """Measure each REVISION as fresh processes in balanced, shuffled rounds, and print a table that can be
@@ -49,7 +26,7 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     """
     from bisect_tool.cli.progress import Watch
     from bisect_tool.cli.provider import provider
-    from bisect_tool.cli.report import render
+    from bisect_tool.cli.report import failures, render
     from bisect_tool.errors import EXIT_DONE, EXIT_INCONCLUSIVE
     from bisect_tool.measuring import repro
     from bisect_tool.reporting.report import enough
@@ -72,9 +49,6 @@ def command(ctx: click.Context, /, **options: Any) -> int:
     with Watch(options["quiet"]) as watch:
         session = repro.measure(asked, provider(options, watch), watch, resume=options["resume"])
     click.echo(render(session.header, session.lines, asked.form))
-    failed = [line for line in session.lines if line["kind"] in ("failed-arm", "dropped")]
-    for line in failed:
-        click.echo(f"error: mlx {line['arm']}: {line['reason']}", err=True)
-    if failed:
-        return int(failed[0].get("exit_code", 1))
+    if (code := failures(session)) is not None:
+        return code
     return EXIT_DONE if enough(session.lines) else EXIT_INCONCLUSIVE

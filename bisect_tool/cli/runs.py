@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from bisect_tool.cli.options import builds_option
+from bisect_tool.cli.options import builds_option, json_option
 from bisect_tool.paths import builds_folder
 
 
 @click.command("runs")
 @builds_option
-@click.option("--json", "as_json", is_flag=True, help="The same as data.")
+@json_option
 def command(builds: Path | None, as_json: bool) -> None:
     """List the sessions in the ledger, newest first."""
     from bisect_tool.errors import LedgerDamaged

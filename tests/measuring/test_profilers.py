@@ -160,8 +160,9 @@ def test_samples_and_counters_of_the_calls_alone(real: Environment, tmp_path: Pa
     heard = (tmp_path / "heard").read_text().split("\n")
     assert heard == ["record enable", "record disable", "stat enable", "stat disable", ""]
     assert [(f.name.rpartition("::")[2], f.library, f.share) for f in sampled.functions] == [
-        ("_qmm_t<_MLX_Float16, 4, 64>", "libmlx.so", 0.991), ("(no symbol)", "libc.so.6", pytest.approx(0.009))
-    ]  # fmt: skip
+        ("_qmm_t<_MLX_Float16, 4, 64>", "libmlx.so", 0.991),
+        ("(no symbol)", "libc.so.6", pytest.approx(0.009)),
+    ]
     assert sampled.samples == 1000 and sampled.calls > 1
     assert sampled.counters == {"instructions": 123456, "cycles": 61728}
     assert not list((real.root / "home").glob("perf*"))
