@@ -36,8 +36,8 @@ import qmv_step as q  # sets what it pins before it imports mlx
 import mlx.core as mx  # isort: skip
 
 
-# Dense decoders. Layers, widths and vocabulary of Qwen3.5-27B's configuration, #3553's attention widths: three
-# of four layers of the checkpoint have linear attention instead.
+# Dense decoders. Layers, widths and vocabulary of Qwen3.5-27B's configuration, #3553's attention widths:
+# three of four layers of the checkpoint have linear attention instead.
 PRESETS = {
     "qwen-27b": {"layers": 64, "hidden": 5120, "intermediate": 17408, "heads": 40, "kv_heads": 8,
                  "vocab": 248320, "prefill": 512, "depths": [2, 6]},

@@ -174,7 +174,8 @@ def _limit(part: Sequence[Profiled]) -> str:
         return f"limited by {name}: {span} of what it can do" + _why(name, part)
     if max(shares) < LOW:
         return f"limited by no unit ({name} is the busiest, {span}): warps wait"
-    return f"{name} is the busiest, {span}: near its limit, not at it" + _why(name, part)
+    near = ": near its limit, not at it" if max(shares) < FULL else ""
+    return f"{name} is the busiest, {span}{near}" + _why(name, part)
 
 
 def _why(name: str, part: Sequence[Profiled]) -> str:

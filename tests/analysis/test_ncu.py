@@ -1,4 +1,4 @@
-"""Reading `ncu --csv`: output recorded on an NVIDIA H100 with mlx 0.32.4."""
+"""Reading `ncu --csv`: output recorded on an NVIDIA H200 with mlx 0.32.4."""
 
 from __future__ import annotations
 

@@ -288,7 +288,7 @@ def test_cases_that_do_not_match_and_an_arm_that_fails(releases: Comparing) -> N
     assert bad.code == 4 and "9.9.8: 6 of 6 runs printed no number: exited with 1" in bad.out
     failed = releases("9.9.9", "9.9.8", *words, "125", script=False)
     assert failed.code == 1
-    assert "error: 9.9.8: exited with 125" in failed.error()
+    assert "error: mlx 9.9.8: exited with 125" in failed.error()
     assert "stopped: every arm but the baseline failed" in failed.out
     baseline = releases("9.9.8", "9.9.9", *words, "125", script=False)
     assert baseline.code == 1 and "stopped: the baseline 9.9.8 failed" in baseline.out
