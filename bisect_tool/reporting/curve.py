@@ -67,7 +67,7 @@ def picture(pairs: Sequence[Pair], form: str) -> bytes:
     across = min(2, len(pairs))
     down = math.ceil(len(pairs) / across)
     with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "bisect_tool"}):
-        figure, grid = pyplot.subplots(down, across, figsize=(6.4 * across, 4.4 * down), squeeze=False)
+        figure, grid = pyplot.subplots(down, across, figsize=(6.4 * across, 4.8 * down), squeeze=False)
         try:
             for axes, pair in zip(grid.flat, pairs, strict=False):
                 _panel(axes, *pair)
@@ -129,8 +129,9 @@ def _panel(axes: object, subject: Subject, diagnosis: Diagnosis) -> None:
     ax.set_axisbelow(True)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
+    # Below the axes: inside it would lie on points wherever a curve goes.
     ax.legend(
-        fontsize=8, frameon=False, loc="lower right" if points[-1].time > 1.3 * points[0].time else "best"
+        fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13), borderaxespad=0
     )
 
 
@@ -149,7 +150,7 @@ def _limits(ax: object, subject: Subject, diagnosis: Diagnosis, scale: float) ->
     if facts is not None and facts.copy and facts.weight_bytes / facts.copy > 0.01 * top:
         axes.axhline(
             facts.weight_bytes / facts.copy * scale, color="#0072B2", linewidth=0.9, linestyle=(0, (4, 3)),
-            label=f"bandwidth limit (copy, {facts.copy / 1e9:.3g} GB/s)", zorder=1,
+            label=f"bandwidth limit (copy, {facts.copy / 1e9:.0f} GB/s)", zorder=1,
         )  # fmt: skip
     best = diagnosis.answers[0].best
     if best is not None and best.law == "roofline" and best.tiles is None:

@@ -97,8 +97,8 @@ def figures(subject: Subject, answer: Answer) -> list[str]:
     said = []
     if found.bandwidth is not None and math.isfinite(found.bandwidth):
         copy = subject.facts.copy if subject.facts is not None else None
-        of = f" ({_percent(found.bandwidth / copy)} of a copy's {copy / 1e9:.3g})" if copy else ""
-        said.append(f"weights are read at {found.bandwidth / 1e9:.3g} GB/s{of} below the ridge")
+        of = f" ({_percent(found.bandwidth / copy)} of a copy's {copy / 1e9:.0f})" if copy else ""
+        said.append(f"weights are read at {found.bandwidth / 1e9:.3g} GB/s{of} where it is flat")
     if found.arithmetic is not None:
         said.append(f"each further row runs at {_flops(found.arithmetic)}")
     if best.floor > 0 and not best.sides:

@@ -74,7 +74,7 @@ def test_what_is_known_of_a_table() -> None:
         "273",
     ]
     out = said(*words, stdin="M,ms\n1,0.270\n2,0.272\n3,0.346\n4,0.425\n").stdout
-    assert "of a copy's 273) below the ridge" in out and "of bandwidth" in out
+    assert "of a copy's 273) where it is flat" in out and "of bandwidth" in out
     flat = "M,ms\n" + "".join(f"{M},{1 if M < 8 else 3}\n" for M in (1, 2, 4, 6, 8, 9, 10, 12))
     out = said("--table", "-", "--segments", "qmv@1-7,qmm@8+", stdin=flat).stdout
     assert "another kernel from M = 8 (qmm)" in out

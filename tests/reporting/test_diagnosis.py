@@ -86,7 +86,7 @@ def test_limits_by_copy_and_slope() -> None:
     assert head[4:] == ["of bandwidth", "of arithmetic"]
     assert one[4:] == ["25 %", "25 %"], "1.125 MB at 45 GB/s is 25 µs of 100"
     assert last[4:] == ["12 %", "100 %"]
-    assert "weights are read at 11.2 GB/s (25 % of a copy's 45) below the ridge" in text
+    assert "weights are read at 11.2 GB/s (25 % of a copy's 45) where it is flat" in text
     assert "each further row runs at 160 GFLOP/s" in text
 
 
