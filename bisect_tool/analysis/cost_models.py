@@ -166,7 +166,8 @@ def decide(
         return answer("inconclusive", f"inconclusive: {why}", why)
     rivals = [fit for fit in found[1:] if fit.aic < best.aic + MARGIN]
     if best.law == "constant" and not [fit for fit in rivals if fit.law not in ("constant", "linear")]:
-        text = "flat: no dependence on M within the noise; bandwidth, a tile that holds all these rows, or a fixed cost"
+        text = "flat: no dependence on M within the noise; bandwidth, a tile that holds all these rows, or a "
+        text += "fixed cost"
         return answer("flat", text, f"a constant fits to {best.rms * 100:.1f} % rms")
     share = statistics.median(best.floor / t for t in best.predicted)
     if share >= FLOOR_BOUND and not best.sides and not floor_removed:
