@@ -30,7 +30,6 @@ UNITS = {
     "FMA": "sm__pipe_fma_cycles_active.avg.pct_of_peak_sustained_active",
     "tensor cores": "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active",
 }
-MEMORY = ("DRAM", "L2", "L1")
 PIPES = ("ALU", "FMA", "tensor cores")
 WAVES = "launch__waves_per_multiprocessor"
 REGISTERS = "launch__registers_per_thread"
@@ -124,14 +123,11 @@ def profiled(cell: Cell, kernels: Sequence[Kernel]) -> Profiled:
 
 
 def series(cells: Sequence[Profiled]) -> list[list[Profiled]]:
-    """The cells that differ in M alone, each in the order of M."""
-
-    def key(one: Profiled) -> Cell:
-        return one.cell._replace(M=0)
-
-    return [
-        sorted(group, key=lambda one: one.cell.M) for _, group in groupby(sorted(cells, key=key), key=key)
-    ]
+    """The cells that differ in M alone, each in the order of M; the series as they first appear."""
+    found: dict[Cell, list[Profiled]] = {}
+    for one in cells:
+        found.setdefault(one.cell._replace(M=0), []).append(one)
+    return [sorted(group, key=lambda one: one.cell.M) for group in found.values()]
 
 
 def segments(found: Sequence[Profiled]) -> list[list[Profiled]]:
@@ -230,7 +226,7 @@ def _occupancy(part: Sequence[Profiled]) -> str:
     limit = possible.pop() or 0.0
     if possible:
         return "the occupancy that is possible changes with M (registers or shared memory)"
-    change = "does not change with M" if max(reached) / min(reached) <= SAME else "changes with M"
+    change = "does not change with M" if max(reached) <= SAME * min(reached) else "changes with M"
     return f"occupancy {change}: {_span(reached)} reached of {_span([limit])} possible"
 
 

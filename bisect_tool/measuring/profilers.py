@@ -46,12 +46,8 @@ class Profilers:
     ) -> list[ncu.Kernel]:
         """The kernels of one call, in order, with these metrics. ``cold``: the caches are emptied before
         each. Raises ToolMissing, MachineTrouble where it may not, RunFailed."""
-        program = self.find("ncu")
-        if program is None:
-            raise ToolMissing(
-                "seeing which kernels ran on an NVIDIA GPU needs ncu", "it is not on PATH",
-                "install Nsight Compute, which comes with the CUDA toolkit",
-            )  # fmt: skip
+        remedy = "install Nsight Compute, which comes with the CUDA toolkit"
+        program = self._program("ncu", "seeing which kernels ran on an NVIDIA GPU", remedy)
         caches = ("--cache-control", "all" if cold else "none", "--metrics", ",".join(metrics))
         done = self.run([program, *NCU, *caches], cell, "--gate", "cuda")
         try:
@@ -83,12 +79,8 @@ class Profilers:
         """Where a CPU spends calls of some seconds, and what it counts over as many again.
 
         Raises ToolMissing, MachineTrouble where it may not, RunFailed."""
-        program = self.find("perf")
-        if program is None:
-            raise ToolMissing(
-                "seeing where a CPU spends its time needs perf", "it is not on PATH",
-                "install linux-perf (Debian) or linux-tools-generic (Ubuntu)",
-            )  # fmt: skip
+        remedy = "install linux-perf (Debian) or linux-tools-generic (Ubuntu)"
+        program = self._program("perf", "seeing where a CPU spends its time", remedy)
         home = self.environment.root / "home"
         data, counts = home / "perf.data", home / "perf.stat"
         try:
@@ -109,6 +101,12 @@ class Profilers:
         finally:
             for path in (data, counts, home / "perf.data.old"):
                 path.unlink(missing_ok=True)
+
+    def _program(self, name: str, doing: str, remedy: str) -> str:
+        found = self.find(name)
+        if found is None:
+            raise ToolMissing(f"{doing} needs {name}", "it is not on PATH", remedy)
+        return found
 
     def _perf(self, front: Sequence[str], cell: Cell, pipes: tuple[Path, Path]) -> Finished:
         control = ",".join(map(str, pipes))

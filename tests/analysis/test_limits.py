@@ -111,7 +111,8 @@ def test_series_and_segments() -> None:
     assert [one.cell.M for one in group] == [1, 2, 3]
     assert [[one.cell.M for one in part] for part in limits.segments(group)] == [[1], [2], [3]]
     apart = limits.profiled(Cell("here", 64, 64, 1), [ncu.Kernel("kernel")])
-    assert len(limits.series([*found, apart])) == 2
+    wide, narrow = limits.series([*found, apart])
+    assert (wide[0].cell.K, narrow[0].cell.K) == (5120, 64)  # as they were asked for, not by size
 
 
 def test_the_kernel_that_does_the_work_stands_for_the_cell() -> None:
